@@ -1,0 +1,1 @@
+"""Macaw's hardware: Amaranth components, and the descriptions that everything else reads."""
