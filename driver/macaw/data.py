@@ -5,6 +5,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def load(name: str = "mnist", folder: str | os.PathLike | None = None,
     try:
         return load_mnist()
     except DataError as error:
-        announce(f"{error}. Using the handwritten digits (8 x 8) that ship with scikit-learn instead of MNIST; "
+        announce(f"{error}. Using the handwritten digits (8 x 8) that ship with scikit-learn instead; "
                  "for MNIST pass --data DIR or set MACAW_DATA.")
         return load_digits()
 
@@ -108,8 +109,8 @@ def load_idx_folder(folder: str | os.PathLike) -> Dataset:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist; it must hold the four idx files of MNIST "
-                        f"({', '.join(name.removesuffix('.gz') for name in MNIST_FILES)}, each may end in .gz)")
+        names = ", ".join(name.removesuffix(".gz") for name in MNIST_FILES)
+        raise DataError(f"data folder {folder} does not exist; it must hold {names}, each with or without .gz")
     paths = [_find(folder, name.removesuffix(".gz")) for name in MNIST_FILES]
     return _from_files(paths, folder.resolve().name)
 
@@ -220,7 +221,8 @@ def _fetch(cache: Path, name: str, sha256: str) -> Path:
             return path
         except (OSError, ValueError) as error:      # network and disk; checksum
             problems.append(str(error).splitlines()[0])
-    raise DataError(f"MNIST is not in {cache} and cannot be downloaded ({'; '.join(dict.fromkeys(problems))})")
+    reasons = "; ".join(dict.fromkeys(problems))
+    raise DataError(f"MNIST is not in {cache} and cannot be downloaded ({reasons})")
 
 
 def _reachable(url: str) -> bool:
@@ -229,10 +231,8 @@ def _reachable(url: str) -> bool:
 
     answers = []
     def probe():
-        try:
+        with suppress(requests.RequestException):
             answers.append(requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=True).ok)
-        except requests.RequestException:
-            pass
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS)
