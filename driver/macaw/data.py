@@ -110,7 +110,8 @@ def load_idx_folder(folder: str | os.PathLike) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         names = ", ".join(name.removesuffix(".gz") for name in MNIST_FILES)
-        raise DataError(f"data folder {folder} does not exist; it must hold {names}, each with or without .gz")
+        raise DataError(f"data folder {folder} does not exist; it must hold {names}, each with or without "
+                        ".gz")
     paths = [_find(folder, name.removesuffix(".gz")) for name in MNIST_FILES]
     return _from_files(paths, folder.resolve().name)
 

@@ -1,0 +1,67 @@
+# `make train` and `make test` set everything up on their first call; `make help` lists the rest.
+
+PYTHON ?= python3
+CONFIG ?= n16
+# Further options of the command, e.g. make train ARGS="--epochs 2 --lr 0.05"
+ARGS ?=
+
+BIN := .venv/bin
+# How much `make train` trains on: a few minutes on two cores. The whole set: make train LIMIT=60000
+LIMIT ?= 12800
+
+.PHONY: help train eval test lint verilog docs clean distclean
+
+help:
+	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
+	@echo 'make test      run the tests'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make verilog   write build/verilog/macaw_n16.v and its JSON (CONFIG=n16)'
+	@echo 'make docs      write the generated pages of docs/ again'
+	@echo 'make clean     empty build/; make distclean removes the virtual environment as well'
+	@echo 'ARGS="..." adds options to the command that a target runs.'
+
+train: .venv/.runtime
+	$(BIN)/macaw train --limit $(LIMIT) --config $(CONFIG) $(ARGS)
+
+test: .venv/.test
+	$(BIN)/python -m pytest -q -n auto $(ARGS)
+
+lint: .venv/.lint
+	$(BIN)/ruff check $(ARGS)
+	$(BIN)/mypy
+
+verilog: .venv/.runtime
+	$(BIN)/macaw verilog --config $(CONFIG) $(ARGS)
+
+docs: .venv/.runtime
+	$(BIN)/python -m macaw_hw.reference docs
+
+clean:
+	find build -mindepth 1 -maxdepth 1 ! -name .gitignore -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+distclean: clean
+	rm -rf .venv
+
+# Each line stops the set-up with one sentence that names what to install.
+define missing
+{ echo "macaw: error: $(1)" >&2; exit 1; }
+endef
+
+.venv/bin/pip:
+	@command -v $(PYTHON) >/dev/null || \
+	  $(call missing,$(PYTHON) is missing; install Python 3.11 or newer (Debian: apt install python3 python3-venv))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  $(call missing,$(PYTHON) is older than 3.11; install a newer one and run: make PYTHON=python3.11 ...)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  $(call missing,$(PYTHON) cannot make virtual environments; install its venv module (Debian: apt install python3-venv))
+	@command -v perl >/dev/null || \
+	  $(call missing,perl is missing and Verilator needs it (Debian: apt install perl))
+	@{ [ -z "$$CXX" ] || command -v $$CXX; } >/dev/null && { command -v g++ || command -v clang++; } >/dev/null || \
+	  $(call missing,a C++ compiler is missing and Verilator needs it (Debian: apt install g++))
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime .venv/.test .venv/.lint: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --editable \
+	  '.$(if $(filter-out .runtime,$(@F)),[$(patsubst .%,%,$(@F))])'
+	@touch $@
