@@ -54,6 +54,7 @@ class Fault(enum.IntEnum, shape=4):
     BUS_WRITE = 5
     NON_FINITE = 6
     WATCHDOG = 7
+    TOKENS = 8
 
 
 class FaultUnit(enum.IntEnum, shape=3):
