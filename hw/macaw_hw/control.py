@@ -5,8 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from .counters import Counters
-from .fetch import INDEX_WIDTH
-from .isa import INSTRUCTION_BYTES, Fault, FaultUnit
+from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault, FaultUnit
 from .registers import CONFIG_REGISTERS, COUNTERS, REGISTER_SPACE, REGISTERS, Access
 
 __all__ = ["AxiLite", "Control"]
@@ -42,10 +41,6 @@ class State(enum.Enum, shape=2):
 
 class Control(wiring.Component):
     """Registers of the device (`registers.REGISTERS`), doorbell, faults, watchdog, interrupt.
-
-    Writes answer SLVERR, and change nothing, when they go to an address without register, to a register
-    that is read only, or, while a program runs, to one that describes it (program, window, watchdog).
-    Byte strobes are honoured; the two low address bits are ignored.
 
     Members
     -------
@@ -88,11 +83,11 @@ class Control(wiring.Component):
         for event, counter in zip(self.events, counters.events, strict=True):
             m.d.comb += counter.eq(event)
 
-        # Registers that the bus writes as plain values: width kept, and bits that read as zero.
+        # Registers that the bus writes as plain values, and how many bits of them are kept.
         width = self._config.address_width
-        kept = {"program_address": (width, INSTRUCTION_BYTES - 1), "program_length": (INDEX_WIDTH, 0),
-                "watchdog": (32, 0), "window_base": (width + 1, 0), "window_limit": (width + 1, 0)}
-        plain = {name: Signal(bits, name=name, init=REGISTERS[name].reset) for name, (bits, _) in kept.items()}
+        kept = {"program_address": width, "program_length": INDEX_WIDTH, "watchdog": 32,
+                "window_base": width + 1, "window_limit": width + 1}
+        plain = {name: Signal(bits, name=name, init=REGISTERS[name].reset) for name, bits in kept.items()}
         m.d.comb += [getattr(self, name).eq(signal) for name, signal in plain.items() if name != "watchdog"]
 
         state = Signal(State)
@@ -119,20 +114,17 @@ class Control(wiring.Component):
         self._reads(m, values, counters)
         address, mask, data = self._writes(m, state)
 
-        def written(name, target, low=0, clear_bits=0):
-            """Replace the strobed bits of ``target`` by those of the bus."""
-            size = min(32, len(target) - low)
-            part = target[low:low + size]
-            m.d.sync += part.eq((part & ~mask | data & mask) & ~Const(clear_bits, 32))
+        def written(target, zeros=0):
+            """Replace the strobed bits of ``target`` by those of the bus; the bits in ``zeros`` stay 0."""
+            m.d.sync += target.eq((target & ~mask | data & mask) & ~Const(zeros, 32))
 
         with m.Switch(address):
             for name, signal in plain.items():
                 for low in range(0, REGISTERS[name].width, 32):
                     with m.Case((REGISTERS[name].offset + low // 8) // 4):
-                        if low < len(signal):
-                            written(name, signal, low, kept[name][1] if low == 0 else 0)
+                        written(signal[low:low + 32], INSTRUCTION_BYTES - 1 if (name, low) == ("program_address", 0) else 0)
             with m.Case(REGISTERS["irq_enable"].offset // 4):
-                written("irq_enable", irq_enable)
+                written(irq_enable)
             with m.Case(REGISTERS["irq_status"].offset // 4):
                 m.d.comb += irq_clear.eq(data & mask)
             with m.Case(REGISTERS["control"].offset // 4):
@@ -210,15 +202,13 @@ class Control(wiring.Component):
         accept, allowed = Signal(), Signal()
         m.d.comb += [accept.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
                      bus.awready.eq(accept), bus.wready.eq(accept)]
-        always = [r.offset // 4 for r in REGISTERS.values() if r.access != Access.READ]
-        locked = [(REGISTERS[name].offset + low) // 4
-                  for name in ("program_address", "program_length", "watchdog", "window_base", "window_limit")
-                  for low in range(0, REGISTERS[name].width // 8, 4)]
         with m.Switch(bus.awaddr[2:]):
-            with m.Case(*locked):
-                m.d.comb += allowed.eq(state == State.IDLE)
-            with m.Case(*(set(always) - set(locked))):
-                m.d.comb += allowed.eq(1)
+            for register in REGISTERS.values():
+                if register.access == Access.READ:
+                    continue
+                for low in range(0, register.width // 8, 4):
+                    with m.Case((register.offset + low) // 4):
+                        m.d.comb += allowed.eq((state == State.IDLE) if register.locked else 1)
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(accept):

@@ -6,12 +6,9 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from .interfaces import AxiRead
-from .isa import INSTRUCTION_BYTES, Fault
+from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault
 
-__all__ = ["INDEX_WIDTH", "Fetched", "Fetch"]
-
-INDEX_WIDTH = 24
-"""Bits of an instruction's index; a program has fewer than 2^24 instructions."""
+__all__ = ["Fetched", "Fetch"]
 
 Fetched = data.StructLayout({"bits": unsigned(8 * INSTRUCTION_BYTES), "fault": Fault})
 """An instruction; where ``fault`` is not NONE, it could not be fetched and is the last one."""

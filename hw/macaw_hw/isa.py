@@ -12,13 +12,17 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, enum
 
 __all__ = [
-    "INSTRUCTION_BYTES", "LOOPS", "Opcode", "Queue", "DataFormat", "VectorOp", "Fault", "FaultUnit",
+    "INSTRUCTION_BYTES", "INDEX_WIDTH", "LOOPS", "TOKEN_LIMIT", "Opcode", "Queue", "DataFormat", "VectorOp", "Fault", "FaultUnit",
     "Field", "Format", "FORMATS", "LOAD", "MATRIX", "VECTOR", "STORE", "Operands", "encode", "decode",
     "violations",
 ]
 
 INSTRUCTION_BYTES = 32
+INDEX_WIDTH = 24
+"""Bits of an instruction's index: a program has fewer than 2^24 instructions."""
 LOOPS = 4
+TOKEN_LIMIT = 4095
+"""Tokens that can wait from one queue for another; one more is the fault TOKENS."""
 
 
 class Opcode(enum.IntEnum, shape=4):
@@ -45,7 +49,12 @@ class DataFormat(enum.IntEnum, shape=2):
 
 
 class Fault(enum.IntEnum, shape=4):
-    """Why a program was stopped."""
+    """Why a program was stopped.
+
+    Faults of the sequencer itself (fetch, illegal instruction) are reported once every earlier
+    instruction is done, so that they never hide an earlier fault. WATCHDOG and TOKENS name the oldest
+    instruction that is not done, and the one that posts a token too many.
+    """
     NONE = 0
     ILLEGAL_INSTRUCTION = 1
     LOCAL_ADDRESS = 2

@@ -2,6 +2,10 @@
 
 All registers are 32 bits wide, at multiples of 4. A 64-bit quantity is two registers, low word
 first; reading the low word of a counter latches its high word, so that the pair is consistent.
+
+An access answers SLVERR, and changes nothing, where there is no register, on a write to a register
+that is read only, and on a write to one that is `locked` while a program runs. Byte strobes are
+honoured; the two low address bits are ignored. A register that is write only reads as zero.
 """
 
 from dataclasses import dataclass
@@ -54,6 +58,8 @@ class Register:
     bits: tuple = ()
     width: int = 32
     reset: int = 0
+    locked: bool = False
+    """Describes the program: cannot be written while one runs."""
 
 
 COUNTERS = {
@@ -89,10 +95,10 @@ _IRQ = (Bits("done", 0, 1, "Program ended without fault."), Bits("fault", 1, 1, 
 
 def _map():
     offset = 0
-    def register(name, access, doc, bits=(), width=32, reset=0):
+    def register(name, access, doc, bits=(), width=32, reset=0, locked=False):
         nonlocal offset
         offset = (offset + width // 8 - 1) & -(width // 8)
-        yield name, Register(name, offset, access, doc, bits, width, reset)
+        yield name, Register(name, offset, access, doc, bits, width, reset, locked)
         offset += width // 8
     yield from register("identity", Access.READ, "The letters MCAW.", reset=IDENTITY)
     yield from register("version", Access.READ, "Major version in bits 31:16, minor in 15:0.", reset=VERSION)
@@ -103,12 +109,14 @@ def _map():
     yield from register("irq_enable", Access.READ_WRITE, "Events that raise `irq`.", _IRQ)
     yield from register("irq_status", Access.CLEAR, "Events since they were last cleared.", _IRQ)
     yield from register("program_address", Access.READ_WRITE, "Byte address of the first instruction; a multiple "
-                        "of 32 (the low 5 bits read as zero).", width=64)
-    yield from register("program_length", Access.READ_WRITE, "Instructions in the program; 0 ends at once.")
+                        "of 32 (the low 5 bits read as zero).", width=64, locked=True)
+    yield from register("program_length", Access.READ_WRITE, "Instructions in the program, below 2^24; 0 ends at "
+                        "once.", locked=True)
     yield from register("watchdog", Access.READ_WRITE, "Cycles without any progress after which a program is "
-                        "stopped; 0 is never.", reset=1 << 20)
-    yield from register("window_base", Access.READ_WRITE, "First byte the DMA may touch.", width=64)
-    yield from register("window_limit", Access.READ_WRITE, "First byte beyond what the DMA may touch.", width=64)
+                        "stopped; 0 is never.", reset=1 << 20, locked=True)
+    yield from register("window_base", Access.READ_WRITE, "First byte the DMA may touch.", width=64, locked=True)
+    yield from register("window_limit", Access.READ_WRITE, "First byte beyond what the DMA may touch.", width=64,
+                        locked=True)
     yield from register("fault_code", Access.READ, "; ".join(f"{int(f)} {f.name}" for f in Fault) + ".")
     yield from register("fault_unit", Access.READ, "; ".join(f"{int(u)} {u.name}" for u in FaultUnit) + ".")
     yield from register("fault_instruction", Access.READ, "Index of the faulting instruction in the program.")

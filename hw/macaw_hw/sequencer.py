@@ -5,14 +5,22 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from .fetch import INDEX_WIDTH, Fetched
+from .fetch import Fetched
 from .interfaces import Unit
-from .isa import FORMATS, INSTRUCTION_BYTES, Fault, FaultUnit, Opcode, Queue, violations
+from .isa import (
+    FORMATS,
+    INDEX_WIDTH,
+    INSTRUCTION_BYTES,
+    TOKEN_LIMIT,
+    Fault,
+    FaultUnit,
+    Opcode,
+    Queue,
+    violations,
+)
 
-__all__ = ["TOKEN_LIMIT", "IN_FLIGHT", "Decoder", "InstructionQueue", "Tokens", "Sequencer"]
+__all__ = ["IN_FLIGHT", "Decoder", "InstructionQueue", "Tokens", "Sequencer"]
 
-TOKEN_LIMIT = 4095
-"""Tokens that can wait from one queue for another; one more is the fault TOKENS."""
 IN_FLIGHT = 4
 """Instructions of one queue that a unit may hold at a time."""
 
