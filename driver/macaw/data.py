@@ -1,6 +1,7 @@
 """Data sets as arrays of bytes: MNIST-shaped idx files, and the digits that ship with scikit-learn."""
 
 import gzip
+import math
 import os
 import threading
 import zlib
@@ -165,7 +166,7 @@ def read_idx(path: str | os.PathLike, dimensions: int) -> np.ndarray:
     if found != magic:
         raise DataError(f"{path} must start with the magic number {magic:#010x} (uint8, {dimensions} "
                         f"dimensions), not {found:#010x}")
-    expected = header + int(np.prod(shape, dtype=np.uint64))
+    expected = header + math.prod(shape)
     if len(content) != expected:
         what = "is truncated" if len(content) < expected else "is too long"
         raise DataError(f"{path} {what}: {len(content)} bytes, its header {shape} calls for {expected}")
