@@ -1,0 +1,288 @@
+"""Pipelined float32 arithmetic, bit-exact to NumPy with subnormals as zero.
+
+Numbers are IEEE 754 binary32, rounded to nearest, ties to even. A subnormal operand or result is the
+zero of its sign, overflow gives infinity, and every NaN is :data:`NAN`.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "negated", "ordered",
+           "FloatAdd", "FloatMul", "IntToFloat"]
+
+NAN = 0x7FC00000
+INFINITY = 0x7F800000
+ONE = 0x3F800000
+NEGATIVE_ZERO = 0x80000000
+"""Neutral in addition: x + -0 is x for every x, zeros of both signs included."""
+
+Float32 = data.StructLayout({"mantissa": 23, "exponent": 8, "sign": 1})
+"""Fields of the bit pattern."""
+
+
+def normalised(bits):
+    """``bits`` with subnormals replaced by the zero of their sign, and NaN by :data:`NAN`."""
+    f = Float32(bits)
+    special = f.exponent == 0xFF
+    nan = special & f.mantissa.any()
+    mantissa = Mux((f.exponent == 0) | special, nan << 22, f.mantissa)
+    return Cat(mantissa[:23], f.exponent, f.sign & ~nan)
+
+
+def negated(bits):
+    """Minus ``bits``. The sign of a NaN flips too; arithmetic does not care."""
+    return Cat(bits[:31], ~bits[31])
+
+
+def ordered(bits):
+    """An unsigned 32-bit number that orders as normalised ``bits`` do; both zeros are equal.
+
+    NaN has no place in the order and must be excluded by the caller.
+    """
+    negative = bits[31] & bits[23:31].any()
+    return Cat(bits[:31] ^ negative.replicate(31), ~negative)
+
+
+def _shift_out_zeros(m, value, steps):
+    """Shifts ``value`` left by each of ``steps`` whose bits at the top are all zero.
+
+    Returns the shifted value and the sum of the steps taken. ``steps`` are falling powers of two.
+    """
+    width, taken = len(value), []
+    for step in steps:
+        skip = Signal(name=f"skip{step}")
+        shifted = Signal(width, name=f"shifted{step}")
+        m.d.comb += [skip.eq(~value[width - step:].any()),
+                     shifted.eq(Mux(skip, value << step, value))]
+        value = shifted
+        taken.insert(0, skip)
+    return value, Cat(*taken) << (steps[-1].bit_length() - 1)
+
+
+class FloatAdd(wiring.Component):
+    """``o = a + b``, one per cycle, after :attr:`latency` cycles. No handshake: the pipeline never stalls.
+
+    ::
+
+        a, b -> | larger first | align | add, normalise | normalise, round | -> o
+
+    Operands need not be normalised. Both normalisation steps are one leading-zero count in log steps,
+    cut in two by a register.
+
+    Members
+    -------
+    a, b : In(32)
+        Bits of the operands.
+    o : Out(32)
+        Bits of the sum.
+    """
+
+    latency = 4
+
+    a: In(32)
+    b: In(32)
+    o: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        large, small = Signal(Float32), Signal(Float32)
+        difference = Signal(8)
+        swap = Signal()
+        m.d.comb += [
+            swap.eq(self.a[:31] < self.b[:31]),
+            large.as_value().eq(Mux(swap, self.b, self.a)),
+            small.as_value().eq(Mux(swap, self.a, self.b)),
+            difference.eq(large.exponent - small.exponent),
+        ]
+        subtract, sign, exponent = Signal(4), Signal(4), [Signal(8, name=f"exponent{i}") for i in range(2)]
+        infinite, nan = Signal(4), Signal(4)
+        augend = [Signal(24, name=f"augend{i}") for i in range(2)]
+        addend = Signal(24)
+        distance = Signal(5)
+        m.d.sync += [
+            augend[0].eq(_significand(large)),
+            addend.eq(_significand(small)),
+            distance.eq(difference[:5] | difference[5:].any().replicate(5)),
+            exponent[0].eq(large.exponent),
+            subtract.eq(Cat(large.sign ^ small.sign, subtract)),
+            infinite.eq(Cat(large.exponent == 0xFF, infinite)),
+            nan.eq(Cat((large.exponent == 0xFF) & (large.mantissa.any()  # a NaN is larger than anything else
+                        | (small.exponent == 0xFF) & (large.sign ^ small.sign)), nan)),
+        ]
+
+        value, lost = addend << 3, 0
+        for i in reversed(range(5)):
+            lost = lost | distance[i] & value[:1 << i].any()
+            shifted = Signal(27, name=f"right{1 << i}")
+            m.d.comb += shifted.eq(Mux(distance[i], value >> (1 << i), value))
+            value = shifted
+        aligned = Signal(28)
+        m.d.sync += [
+            # Subtraction adds the complement; the carry comes from one more bit below, in `total`.
+            aligned.eq((value | lost) ^ subtract[0].replicate(28)),
+            augend[1].eq(augend[0]),
+            exponent[1].eq(exponent[0]),
+        ]
+
+        total = Signal(29)
+        m.d.comb += total.eq(Cat(subtract[1], augend[1] << 3) + Cat(subtract[1], aligned))
+        coarse, skipped = _shift_out_zeros(m, total[1:], (16, 8))
+        partial, reached = Signal(28), Signal(signed(10))
+        m.d.sync += [
+            partial.eq(coarse),
+            reached.eq(exponent[1] + 1 - skipped),
+            sign.eq(Cat(large.sign, sign[0], sign[1] & ~(subtract[1] & ~total[1:].any()))),
+        ]
+
+        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
+        m.d.sync += self.o.eq(_packed(m, sign[2], reached - skipped, fine, nan=nan[2], infinite=infinite[2]))
+        return m
+
+
+class FloatMul(wiring.Component):
+    """``o = a * b``, one per cycle, after :attr:`latency` cycles. No handshake: the pipeline never stalls.
+
+    ::
+
+        a, b -> | two 24 x 12 products | add, normalise | round | -> o
+
+    Operands need not be normalised.
+
+    Members
+    -------
+    a, b : In(32)
+        Bits of the operands.
+    o : Out(32)
+        Bits of the product.
+    """
+
+    latency = 3
+
+    a: In(32)
+    b: In(32)
+    o: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b = Float32(self.a), Float32(self.b)
+
+        low, high = Signal(36), Signal(36)
+        exponent = Signal(9)
+        sign, infinite, nan = Signal(2), Signal(2), Signal(2)
+        zero = (a.exponent == 0) | (b.exponent == 0)
+        special = (a.exponent == 0xFF) | (b.exponent == 0xFF)
+        m.d.sync += [
+            low.eq(_significand(a) * _significand(b)[:12]),
+            high.eq(_significand(a) * _significand(b)[12:]),
+            exponent.eq(a.exponent + b.exponent),
+            sign.eq(Cat(a.sign ^ b.sign, sign)),
+            infinite.eq(Cat(special, infinite)),
+            nan.eq(Cat(special & (zero | _is_nan(a) | _is_nan(b)), nan)),
+        ]
+
+        product = Signal(48)
+        m.d.comb += product.eq(low + (high << 12))
+        top = Signal(26)
+        m.d.comb += top.eq(Mux(product[47], product[22:], product[21:47]))
+        value, reached = Signal(28), Signal(signed(11))
+        m.d.sync += [
+            value.eq(Cat(0, product[:21].any() | product[47] & product[21], top)),
+            reached.eq(exponent + product[47] - 127),
+        ]
+
+        # NumPy rounds a subnormal at a fixed position before it is flushed: all ones become 2^-126.
+        ones = Signal()
+        m.d.comb += ones.eq((reached == 0) & value[4:].all())
+        m.d.sync += self.o.eq(_packed(m, sign[1], reached, value, nan=nan[1], infinite=infinite[1], tiny=ones))
+        return m
+
+
+class IntToFloat(wiring.Component):
+    """``o = p * 2^scale``, one per cycle, after :attr:`latency` cycles. No handshake.
+
+    The conversion is exact; a result too large is an infinity, one too small the zero of its sign, and
+    zero is +0.
+
+    Parameters
+    ----------
+    width : int
+        Width of ``p`` in bits, from 2 to 24.
+
+    Members
+    -------
+    p : In(signed(width))
+        The integer.
+    scale : In(signed(10))
+        Power of two.
+    o : Out(32)
+        Bits of the float32.
+
+    Raises
+    ------
+    ValueError
+        For a width outside its range.
+    """
+
+    latency = 2
+
+    def __init__(self, *, width):
+        if width not in range(2, 25):
+            raise ValueError(f"width must be from 2 to 24, not {width!r}")
+        self._width = width
+        super().__init__({"p": In(signed(width)), "scale": In(signed(10)), "o": Out(32)})
+
+    @property
+    def width(self):
+        return self._width
+
+    def elaborate(self, platform):
+        m = Module()
+        magnitude = Signal(24)
+        m.d.comb += magnitude.eq(Mux(self.p < 0, -self.p, self.p)[:self.width])
+        coarse, skipped = _shift_out_zeros(m, magnitude, (16, 8))
+        partial, reached, sign = Signal(24), Signal(signed(12)), Signal()
+        m.d.sync += [
+            partial.eq(coarse),
+            reached.eq(self.scale + (127 + 23) - skipped),
+            sign.eq(self.p < 0),
+        ]
+        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
+        m.d.sync += self.o.eq(_packed(m, sign, reached - skipped, fine << 4))
+        return m
+
+
+def _significand(f):
+    """24 bits: the mantissa with its hidden bit; 0 for zeros and subnormals."""
+    hidden = f.exponent.any()
+    return Cat(f.mantissa & hidden.replicate(23), hidden)
+
+
+def _is_nan(f):
+    return (f.exponent == 0xFF) & f.mantissa.any()
+
+
+def _packed(m, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
+    """The float32 of ``value / 2^27 * 2^(exponent - 127)``, ``value`` having 28 bits.
+
+    The top bit of ``value`` is set unless it is zero; its lowest 4 bits are rounded off. ``tiny`` makes
+    an exponent below 1 give 2^-126 instead of zero.
+    """
+    reached = Signal(signed(12), name="result_exponent")
+    rounded = Signal(31)
+    result = Signal(Float32)
+    m.d.comb += [
+        reached.eq(exponent),
+        rounded.eq(Cat(value[4:27], reached[:8]) + (value[3] & (value[:3].any() | value[4]))),
+        result.sign.eq(sign & ~nan),
+    ]
+    with m.If(nan):
+        m.d.comb += Cat(result.mantissa, result.exponent).eq(NAN)
+    with m.Elif(infinite | (value[27] & (reached > 254))):
+        m.d.comb += Cat(result.mantissa, result.exponent).eq(INFINITY)
+    with m.Elif(~value[27] | (reached < 1)):
+        m.d.comb += result.exponent.eq(tiny)
+    with m.Else():
+        m.d.comb += Cat(result.mantissa, result.exponent).eq(rounded)
+    return result.as_value()
