@@ -1,6 +1,9 @@
 """Event counters that cost a small adder each and one memory for all."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -51,11 +54,16 @@ class Counters(wiring.Component):
         stale = Signal(init=1)
         """The memory from `turn` on still holds the values from before the last clear."""
         short = [Signal(range(_PER_CYCLE * count + 1), name=f"short_{i}") for i in range(count)]
+
+        def short_of(index):
+            # As an expression and not a `switch`: simulators evaluate that at time 0, too.
+            return reduce(or_, (Mux(index == i, register, 0) for i, register in enumerate(short)))
+
         m.d.comb += [
             scanned.addr.eq(turn), write.addr.eq(turn), write.en.eq(1),
-            write.data.eq(Mux(stale, 0, scanned.data) + Array(short)[turn]),
+            write.data.eq(Mux(stale, 0, scanned.data) + short_of(turn)),
             selected.addr.eq(self.select),
-            self.value.eq(Mux(stale & (self.select >= turn), 0, selected.data) + Array(short)[self.select]),
+            self.value.eq(Mux(stale & (self.select >= turn), 0, selected.data) + short_of(self.select)),
         ]
         m.d.sync += turn.eq(turn + 1)
         with m.If(turn == count - 1):

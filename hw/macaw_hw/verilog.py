@@ -1,0 +1,41 @@
+"""Verilog of an accelerator, and what a tool flow or a driver wants to know about it."""
+
+import hashlib
+from functools import cache
+
+from amaranth.back import verilog
+
+from .accelerator import Accelerator
+from .registers import REGISTERS, VERSION
+
+__all__ = ["MODULE", "generate", "describe"]
+
+MODULE = "macaw"
+"""Name of the top-level module."""
+
+
+@cache
+def generate(config):
+    """Verilog of the accelerator: the same configuration gives the same bytes, on every machine.
+
+    Parameters
+    ----------
+    config : Config
+    """
+    return verilog.convert(Accelerator(config=config), name=MODULE, emit_src=False, strip_internal_attrs=True)
+
+
+def describe(config, text):
+    """What goes beside the Verilog ``text`` as JSON: configuration, register map, content hash."""
+    return {
+        "module": MODULE,
+        "version": f"{VERSION >> 16}.{VERSION & 0xFFFF}",
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "config": config.to_dict(),
+        "registers": [{
+            "name": register.name, "offset": register.offset, "width": register.width,
+            "access": register.access.value, "reset": register.reset, "description": register.doc,
+            "bits": [{"name": bits.name, "low": bits.low, "width": bits.width, "description": bits.doc}
+                     for bits in register.bits],
+        } for register in REGISTERS.values()],
+    }
