@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from macaw_hw.config import Config
 
-__all__ = ["BACKENDS", "Backend", "BusError", "create_backend"]
+__all__ = ["BACKENDS", "DRAM_BYTES", "Backend", "BusError", "create_backend"]
 
 DRAM_BYTES = 64 << 20
+"""Size of the memory unless another is asked for."""
 
 
 class BusError(RuntimeError):

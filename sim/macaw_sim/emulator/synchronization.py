@@ -1,0 +1,128 @@
+"""The check that tokens order every two accesses that conflict.
+
+The result of a program must not depend on how fast its queues run. Instructions of one queue run in order;
+instructions of different queues are ordered only by tokens. Each instruction gets a vector clock (Mattern 1988;
+for each queue, how many of its instructions are known to be done when it starts), and each place of a memory
+the last instruction of each queue that read and wrote it. An access to a place conflicts when another queue's
+access, at least one of both a write, is not covered by the clock. Data play no part in it, so a program is checked
+once, whatever it runs on.
+"""
+
+from collections import deque
+
+import numpy as np
+from macaw_hw.isa import Queue
+
+__all__ = ["SynchronizationError", "check"]
+
+_REMEDY = "No token orders them: the one that must be first has to post a token that the other waits for."
+
+
+class SynchronizationError(Exception):
+    """A program whose result depends on timing; the message names the instructions and the place.
+
+    Attributes
+    ----------
+    instructions : tuple of int
+        Indices in the program of the two instructions, or of the one that conflicts with itself.
+    """
+
+    def __init__(self, message, instructions):
+        super().__init__(message)
+        self.instructions = instructions
+
+
+class _History:
+    """For each place of one memory, the last read and write by each queue (as its position in the queue)."""
+
+    def __init__(self, places):
+        self.last = {written: np.zeros((places, len(Queue)), np.int32) for written in (False, True)}
+
+    def conflict(self, places, written, clock):
+        """A place and queue of an earlier access not covered by ``clock``, and whether it wrote; or None."""
+        for kind in ((True, False) if written else (True,)):
+            late = self.last[kind][places] > clock
+            if late.any():
+                row, queue = np.argwhere(late)[0]
+                return int(row), int(queue), kind
+        return None
+
+    def record(self, places, written, queue, position):
+        self.last[written][places, queue] = position
+
+
+class _Segments:
+    """Memory cut at the bounds of every access, so that each access is a set of whole segments."""
+
+    def __init__(self, intervals):
+        self.bounds = np.unique(np.concatenate([np.concatenate(pair) for pair in intervals] or [np.zeros(1)]))
+
+    def __len__(self):
+        return len(self.bounds)
+
+    def of(self, intervals):
+        first, beyond = (np.searchsorted(self.bounds, bound) for bound in intervals)
+        lengths = beyond - first
+        ends = np.cumsum(lengths)
+        return np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
+
+
+def check(headers, steps, order, config, describe):
+    """Check the instructions ``order`` of a program for conflicts.
+
+    Parameters
+    ----------
+    headers : list of schedule.Header
+    steps : list
+        Of each instruction the unit's model, with ``accesses()`` and ``hazard()``.
+    order : list of int
+        Indices in a legal order.
+    config : Config
+    describe : callable
+        From an index to the short form of an instruction for the message.
+
+    Raises
+    ------
+    SynchronizationError
+        For the first conflict in ``order``.
+    """
+    accesses = {index: list(steps[index].accesses()) for index in order}
+    segments = _Segments([places for index in order for space, places, _ in accesses[index] if space == "memory"])
+    history = {"vector row": _History(config.vector_rows), "tile": _History(config.tiles),
+               "memory": _History(len(segments))}
+    posted = {(source, target): deque() for source in Queue for target in Queue}
+    known = np.zeros((len(Queue), len(Queue)), np.int32)  # the clock of the latest instruction of each queue
+    members = [[] for _ in Queue]
+
+    for index in order:
+        header = headers[index]
+        queue, step = header.queue, steps[index]
+        hazard = step.hazard()
+        if hazard:
+            raise SynchronizationError(f"instruction {index} ({describe(index)}) {hazard}", (index,))
+        clock = known[queue]
+        for source in Queue:
+            if header.wait >> source & 1:
+                np.maximum(clock, posted[source, queue].popleft(), out=clock)
+        members[queue].append(index)
+        clock[queue] = len(members[queue])
+        for space, places, written in accesses[index]:
+            if space == "memory":
+                places = segments.of(places)
+            found = history[space].conflict(places, written, clock)
+            if found:
+                row, other_queue, other_wrote = found
+                other = members[other_queue][history[space].last[other_wrote][places[row], other_queue] - 1]
+                place = int(places[row])
+                name = f"memory address 0x{int(segments.bounds[place]):x}" if space == "memory" else f"{space} {place}"
+                verbs = "writes" if written else "reads", "writes" if other_wrote else "reads"
+                raise SynchronizationError(
+                    f"instruction {index} ({describe(index)}) {verbs[0]} {name}, which instruction {other} "
+                    f"({describe(other)}) {verbs[1]}. {_REMEDY}", (other, index))
+        for space, places, written in accesses[index]:
+            if space == "memory":
+                places = segments.of(places)
+            history[space].record(places, written, queue, len(members[queue]))
+        for target in Queue:
+            if header.post >> target & 1:
+                posted[queue, target].append(clock.copy())
