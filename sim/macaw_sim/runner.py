@@ -4,7 +4,6 @@ A component becomes Verilog, the Verilog a simulator in a directory of its own b
 after the content, so that the same parametrisation is compiled once, also by parallel test processes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from amaranth.back import verilog
 
 from . import tools
 
-__all__ = ["SimulationError", "simulators", "run_cocotb", "build_and_run", "build_verilog", "locked"]
+__all__ = ["SimulationError", "simulators", "run_cocotb", "build_and_run", "build_verilog"]
 
 _ARGUMENTS = {"verilator": ["-Wno-fatal", "--output-split", "20000"], "icarus": []}
 _FAST_COMPILE = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O0"}
@@ -123,7 +122,7 @@ def build_verilog(text, *, name, simulator="verilator", waves=False):
     from cocotb_tools import config
     key = _hash(text, tool, waves, _ARGUMENTS[simulator], sorted(_FAST_COMPILE.items()), config.libs_dir)
     build = tools.output_directory("sim", "cocotb") / f"{name}-{simulator}-{key}"
-    with locked(build.with_suffix(".lock")):
+    with tools.locked(build.with_suffix(".lock")):
         if not (build / "complete").exists():
             shutil.rmtree(build, ignore_errors=True)
             build.mkdir()
@@ -138,14 +137,6 @@ def build_verilog(text, *, name, simulator="verilator", waves=False):
                 raise SimulationError(f"{name} does not build: {error}\n{_tail(log)}") from None
             (build / "complete").touch()
     return build
-
-
-@contextmanager
-def locked(path):
-    """Holds a lock file, which other processes wait for."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _runner(simulator):

