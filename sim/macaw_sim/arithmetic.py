@@ -8,9 +8,9 @@ binary32 with round to nearest even, subnormals read and written as zeros of the
 import numpy as np
 from macaw_hw.isa import VectorOp
 
-__all__ = ["NAN_BITS", "NonFiniteError", "from_bits", "to_bits", "normalise", "fadd", "fsub", "fmul", "vector_op",
-           "quantize_tile", "dequantize_tile", "int_to_float", "matrix_product", "accumulate", "to_uint8",
-           "pack_tiles", "unpack_tiles"]
+__all__ = ["NAN_BITS", "NonFiniteError", "from_bits", "to_bits", "normalise", "fadd", "fsub", "fmul",
+           "vector_op", "quantize_tile", "dequantize_tile", "int_to_float", "matrix_product", "accumulate",
+           "to_uint8", "pack_tiles", "unpack_tiles"]
 
 NAN_BITS = 0x7FC00000
 """The only NaN that an operation returns."""
@@ -38,7 +38,7 @@ def to_bits(x):
 
 
 def _settle(x):
-    """Flush subnormals and make NaNs canonical, in place; ``x`` is a float32 array of at least one dimension."""
+    """Flush subnormals and make NaNs canonical in place; ``x`` is float32 with at least one dimension."""
     magnitude = np.abs(x)
     np.multiply(x, _ZERO, out=x, where=magnitude < _TINY)
     nan = np.isnan(magnitude)
@@ -74,7 +74,7 @@ def fsub(a, b):
 
 
 def fmul(a, b):
-    """a * b. A product that rounds, at subnormal precision, to 2^-126 is 2^-126; a smaller one is a signed zero."""
+    """a * b. What rounds, at subnormal precision, to 2^-126 is 2^-126; what is smaller is a signed zero."""
     return _mul(normalise(a), normalise(b))
 
 
@@ -152,9 +152,9 @@ _OPERATIONS = {
 def vector_op(op, a=None, b=None, scalar=0.0):
     """``op(a, b, scalar)`` element by element, as one :class:`~macaw_hw.isa.VectorOp` of the activation unit.
 
-    ``a`` and ``b`` are float32 arrays of one shape (an operand that ``op`` does not read may be None); ``scalar``
-    is a float32, or its bit pattern as a ``np.uint32``. FILL takes its shape from ``a``. The lane shuffle is not
-    applied here. Returns a float32 array.
+    ``a`` and ``b`` are float32 arrays of one shape (an operand that ``op`` does not read may be None);
+    ``scalar`` is a float32, or its bit pattern as a ``np.uint32``. FILL takes its shape from ``a``. The lane
+    shuffle is not applied here. Returns a float32 array.
     """
     op = VectorOp(op)
     s = normalise(from_bits(scalar) if isinstance(scalar, np.uint32) else scalar)[()]
@@ -169,8 +169,8 @@ def vector_op(op, a=None, b=None, scalar=0.0):
 def quantize_tile(rows):
     """bfp8 tiles of float32 ``rows``: the mantissas (int8, [..., N, N]) and exponents (int16, [...]).
 
-    ``rows`` is [..., n, N] with n at most N; rows that are missing count as zeros. A tile's exponent is that of
-    its largest element minus 6; a tile of zeros has exponent 0.
+    ``rows`` is [..., n, N] with n at most N; rows that are missing count as zeros. A tile's exponent is that
+    of its largest element minus 6; a tile of zeros has exponent 0.
 
     Raises
     ------
@@ -198,7 +198,8 @@ def dequantize_tile(mantissas, exponent):
 def int_to_float(p, scale):
     """``p * 2^scale`` as the array's columns convert it: exact, or a signed zero or infinity out of range.
 
-    ``p`` holds integers of magnitude up to 2^24 (any dtype), ``scale`` integers from -512 to 511; they broadcast.
+    ``p`` holds integers of magnitude up to 2^24 (any dtype), ``scale`` integers from -512 to 511; they
+    broadcast.
     """
     scale = np.asarray(scale, np.int32)
     p = np.asarray(p)
@@ -250,7 +251,8 @@ def matrix_product(x, x_exponent, w, w_exponent, old=None):
     # A sum of N <= 32 products of int8 is below 2^24, so float32 holds every partial sum exactly.
     p = np.matmul(x.astype(np.float32), w.astype(np.float32))
     scale = np.asarray(x_exponent, np.int32) + np.asarray(w_exponent, np.int32)[:, None]
-    return accumulate(np.zeros(p.shape[1:], np.float32) if old is None else old, int_to_float(p, scale[..., None]))
+    old = np.zeros(p.shape[1:], np.float32) if old is None else old
+    return accumulate(old, int_to_float(p, scale[..., None]))
 
 
 def to_uint8(x):

@@ -24,8 +24,9 @@ class Backend(Protocol):
     config : Config
         The configuration of the device.
     dram : ndarray of uint8
-        The memory that the device's AXI4 master reaches, shared without copies: byte address 0 is ``dram[0]``.
-        An access beyond its end is answered with a bus error. Owned by the backend; gone after :meth:`close`.
+        The memory that the device's AXI4 master reaches, shared without copies: byte address 0 is
+        ``dram[0]``. An access beyond its end is answered with a bus error. Owned by the backend; gone after
+        :meth:`close`.
     """
 
     config: Config
@@ -35,10 +36,10 @@ class Backend(Protocol):
         """The 32-bit register at byte ``offset``. Raises `BusError` when the device answers SLVERR."""
 
     def write_register(self, offset: int, value: int) -> None:
-        """Write 32 bits to the register at byte ``offset``. Raises `BusError` when the device answers SLVERR."""
+        """Write 32 bits to the register at byte ``offset``. Raises `BusError` as `read_register` does."""
 
     def wait_interrupt(self, max_cycles: int) -> bool:
-        """Run the clock until ``irq`` is high, for at most ``max_cycles`` cycles. Returns the level of ``irq``."""
+        """Run the clock until ``irq`` is high, at most ``max_cycles``. Returns the level of ``irq``."""
 
     def reset(self) -> None:
         """Hard reset (the ``rst`` pin) of the device; ``dram`` keeps its contents."""

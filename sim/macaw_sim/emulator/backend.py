@@ -22,8 +22,8 @@ class EmulatorBackend:
     """A :class:`~macaw_sim.backend.Backend` that computes programs instead of simulating hardware.
 
     A program runs to its end within the write of the doorbell. There is no clock: of the counters only
-    ``instructions`` counts, the others stay 0, and the watchdog ends at once what can never go on (where it is
-    switched off, such a program runs until it is aborted).
+    ``instructions`` counts, the others stay 0, and the watchdog ends at once what can never go on (where it
+    is switched off, such a program runs until it is aborted).
 
     Parameters
     ----------
@@ -64,11 +64,12 @@ class EmulatorBackend:
         self._values |= {name: getattr(self.config, name) for name in CONFIG_REGISTERS}
         self._latched = 0
 
-    def inject_error(self, address: int, length: int = 1, *, response: str = "SLVERR", on: str = "both") -> None:
+    def inject_error(self, address: int, length: int = 1, *, response: str = "SLVERR",
+                     on: str = "both") -> None:
         """Answer accesses that touch ``length`` bytes at ``address`` with a bus error, from now on.
 
-        ``on`` is ``read``, ``write`` or ``both``; ``response`` is ``SLVERR`` or ``DECERR``, which the device does
-        not tell apart.
+        ``on`` is ``read``, ``write`` or ``both``; ``response`` is ``SLVERR`` or ``DECERR``, which the device
+        does not tell apart.
         """
         for name, value, choices in (("response", response, ("SLVERR", "DECERR")), ("on", on, _DIRECTIONS)):
             if value not in choices:
@@ -92,9 +93,10 @@ class EmulatorBackend:
         if not 0 <= value < 1 << 32:
             raise ValueError(f"value must be from 0 to 4294967295, not {value}")
         register = REGISTERS[name]
-        if register.access == Access.READ or (register.locked and self._running):
-            raise BusError(f"write of {name} (offset 0x{offset:03x}) answered SLVERR: it is "
-                           + ("read only" if register.access == Access.READ else "locked while a program runs"))
+        if register.access == Access.READ:
+            raise BusError(f"write of {name} (offset 0x{offset:03x}) answered SLVERR: it is read only")
+        if register.locked and self._running:
+            raise BusError(f"write of {name} (offset 0x{offset:03x}) answered SLVERR: a program runs")
         if name == "control":
             self._control(value)
         elif name == "irq_status":
@@ -110,7 +112,7 @@ class EmulatorBackend:
         return bool(self._values["irq_status"] & self._values["irq_enable"])
 
     def close(self) -> None:
-        self.dram = self.emulator = None
+        self.dram = self.emulator = None  # type: ignore[assignment]
 
     def _open(self):
         if self.emulator is None:

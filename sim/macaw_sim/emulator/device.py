@@ -37,9 +37,9 @@ class Outcome:
 class Emulator:
     """Executes encoded programs bit for bit as the device does, in an order that its tokens allow.
 
-    What a faulting instruction writes before the fault is found, and how far other queues are by then, depends on
-    timing in the device; here it writes nothing, and all that the fault does not hold up may have run or not. A
-    program is fetched as a whole when it starts, and it must not write to itself.
+    What a faulting instruction writes before the fault is found, and how far other queues are by then,
+    depends on timing in the device; here it writes nothing, and instructions of other queues may have run or not. A
+    program is fetched as a whole when it starts; it must not write to itself.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class Emulator:
         for index in program.schedule.order:
             try:
                 program.steps[index].run(self.state)
-            except DeviceFault as fault:
-                return Outcome(fault.code, FaultUnit(program.headers[index].queue), index, done)
+            except DeviceFault as stop:
+                return Outcome(stop.code, FaultUnit(program.headers[index].queue), index, done)
             done += 1
         stuck = program.schedule
         if stuck.fault == Fault.TOKENS:

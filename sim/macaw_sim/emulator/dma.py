@@ -11,7 +11,8 @@ from .state import DeviceFault, State
 
 __all__ = ["Load", "Store"]
 
-_DTYPES = {DataFormat.FLOAT32: np.dtype("<u4"), DataFormat.UINT8: np.dtype("u1"), DataFormat.BFP8: np.dtype("u1")}
+_DTYPES: dict[DataFormat, np.dtype] = {DataFormat.FLOAT32: np.dtype("<u4"),
+                                           DataFormat.UINT8: np.dtype("u1"), DataFormat.BFP8: np.dtype("u1")}
 
 
 class _Transfer:

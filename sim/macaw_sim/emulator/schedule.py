@@ -27,8 +27,8 @@ class Schedule:
         Indices of the instructions that run, in an order that queues and tokens allow: of those that could
         start, the oldest is next. Any other legal order has the same result unless accesses are unordered.
     fault : Fault
-        NONE when every instruction runs. WATCHDOG when none of those left can ever start. TOKENS when one posts
-        more tokens than a counter holds.
+        NONE when every instruction runs. WATCHDOG when none of those left can ever start. TOKENS when one
+        posts more tokens than a counter holds.
     at : int
         For WATCHDOG the oldest instruction that is not done; for TOKENS the one that posts.
     """

@@ -1,11 +1,11 @@
 """The check that tokens order every two accesses that conflict.
 
 The result of a program must not depend on how fast its queues run. Instructions of one queue run in order;
-instructions of different queues are ordered only by tokens. Each instruction gets a vector clock (Mattern 1988;
-for each queue, how many of its instructions are known to be done when it starts), and each place of a memory
-the last instruction of each queue that read and wrote it. An access to a place conflicts when another queue's
-access, at least one of both a write, is not covered by the clock. Data play no part in it, so a program is checked
-once, whatever it runs on.
+instructions of different queues are ordered only by tokens. Each instruction gets a vector clock (Mattern,
+1988): for each queue, how many of its instructions are known to be done when it starts. Each place of a
+memory gets the last instruction of each queue that read and that wrote it. An access to a place conflicts when
+another queue's access, at least one of both a write, is not covered by the clock. Data play no part in it, so
+a program is checked once, whatever it runs on.
 """
 
 from collections import deque
@@ -15,6 +15,7 @@ from macaw_hw.isa import Queue
 
 __all__ = ["SynchronizationError", "check"]
 
+_VERBS = {False: "reads", True: "writes"}
 _REMEDY = "No token orders them: the one that must be first has to post a token that the other waits for."
 
 
@@ -39,12 +40,13 @@ class _History:
         self.last = {written: np.zeros((places, len(Queue)), np.int32) for written in (False, True)}
 
     def conflict(self, places, written, clock):
-        """A place and queue of an earlier access not covered by ``clock``, and whether it wrote; or None."""
+        """An earlier access that ``clock`` does not cover: its place, queue, position in the queue, and
+        whether it wrote. None when there is no such access."""
         for kind in ((True, False) if written else (True,)):
-            late = self.last[kind][places] > clock
-            if late.any():
-                row, queue = np.argwhere(late)[0]
-                return int(row), int(queue), kind
+            last = self.last[kind][places]
+            if (last > clock).any():
+                row, queue = np.argwhere(last > clock)[0]
+                return int(places[row]), int(queue), int(last[row, queue]), kind
         return None
 
     def record(self, places, written, queue, position):
@@ -55,7 +57,7 @@ class _Segments:
     """Memory cut at the bounds of every access, so that each access is a set of whole segments."""
 
     def __init__(self, intervals):
-        self.bounds = np.unique(np.concatenate([np.concatenate(pair) for pair in intervals] or [np.zeros(1)]))
+        self.bounds = np.unique(np.concatenate([np.zeros(1, np.int64), *(np.concatenate(i) for i in intervals)]))
 
     def __len__(self):
         return len(self.bounds)
@@ -87,42 +89,39 @@ def check(headers, steps, order, config, describe):
         For the first conflict in ``order``.
     """
     accesses = {index: list(steps[index].accesses()) for index in order}
-    segments = _Segments([places for index in order for space, places, _ in accesses[index] if space == "memory"])
+    segments = _Segments([places for touched in accesses.values()
+                          for space, places, _ in touched if space == "memory"])
     history = {"vector row": _History(config.vector_rows), "tile": _History(config.tiles),
                "memory": _History(len(segments))}
     posted = {(source, target): deque() for source in Queue for target in Queue}
-    known = np.zeros((len(Queue), len(Queue)), np.int32)  # the clock of the latest instruction of each queue
+    clocks = np.zeros((len(Queue), len(Queue)), np.int32)  # of the latest instruction of each queue
     members = [[] for _ in Queue]
 
     for index in order:
-        header = headers[index]
-        queue, step = header.queue, steps[index]
-        hazard = step.hazard()
+        queue = headers[index].queue
+        hazard = steps[index].hazard()
         if hazard:
             raise SynchronizationError(f"instruction {index} ({describe(index)}) {hazard}", (index,))
-        clock = known[queue]
+        clock = clocks[queue]
         for source in Queue:
-            if header.wait >> source & 1:
+            if headers[index].wait >> source & 1:
                 np.maximum(clock, posted[source, queue].popleft(), out=clock)
         members[queue].append(index)
         clock[queue] = len(members[queue])
-        for space, places, written in accesses[index]:
-            if space == "memory":
-                places = segments.of(places)
+
+        touched = [(space, segments.of(places) if space == "memory" else places, written)
+                   for space, places, written in accesses[index]]
+        for space, places, written in touched:
             found = history[space].conflict(places, written, clock)
             if found:
-                row, other_queue, other_wrote = found
-                other = members[other_queue][history[space].last[other_wrote][places[row], other_queue] - 1]
-                place = int(places[row])
-                name = f"memory address 0x{int(segments.bounds[place]):x}" if space == "memory" else f"{space} {place}"
-                verbs = "writes" if written else "reads", "writes" if other_wrote else "reads"
+                place, other_queue, position, wrote = found
+                other = members[other_queue][position - 1]
+                name = f"{space} {place}" if space != "memory" else f"memory 0x{segments.bounds[place]:x}"
                 raise SynchronizationError(
-                    f"instruction {index} ({describe(index)}) {verbs[0]} {name}, which instruction {other} "
-                    f"({describe(other)}) {verbs[1]}. {_REMEDY}", (other, index))
-        for space, places, written in accesses[index]:
-            if space == "memory":
-                places = segments.of(places)
-            history[space].record(places, written, queue, len(members[queue]))
+                    f"instruction {index} ({describe(index)}) {_VERBS[written]} {name}, which instruction "
+                    f"{other} ({describe(other)}) {_VERBS[wrote]}. {_REMEDY}", (other, index))
+        for space, places, written in touched:
+            history[space].record(places, written, queue, clock[queue])
         for target in Queue:
-            if header.post >> target & 1:
+            if headers[index].post >> target & 1:
                 posted[queue, target].append(clock.copy())

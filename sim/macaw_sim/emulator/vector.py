@@ -10,6 +10,9 @@ from .state import DeviceFault, State
 
 __all__ = ["Vector"]
 
+_UNUSED = np.empty((0, 0), np.int64)
+"""Rows or tiles of an operand that the instruction does not have."""
+
 
 class Vector:
     """``d = op(a, b, scalar)`` over two nested loops.
@@ -30,14 +33,14 @@ class Vector:
 
         def rows(operand, used):
             loops = (self._outer, fields[f"{operand}_outer"]), (self._inner, fields[f"{operand}_inner"])
-            return walk(fields[operand], *loops, limit=config.vector_rows) if used else ()
+            return walk(fields[operand], *loops, limit=config.vector_rows) if used else _UNUSED
 
         reads = self._op.operands
         self._a, self._b = rows("a", reads.a), rows("b", reads.b)
         self._d = rows("d", fields["to_vector"])
         self._tile = walk(fields["tile"], (self._outer, fields["tile_outer"]),
                           (self._tiles_per_outer, fields["tile_inner"]),
-                          limit=config.tiles) if fields["to_tile"] else ()
+                          limit=config.tiles) if fields["to_tile"] else _UNUSED
         broken = any(places is None for places in (self._a, self._b, self._d, self._tile))
         self.fault = Fault.LOCAL_ADDRESS if broken else Fault.NONE
 
