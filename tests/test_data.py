@@ -64,7 +64,7 @@ def spoil(folder, name, change):
      "must start with the magic number 0x00000803 (uint8, 3 dimensions), not 0x00000801"),
     (lambda c: c[:4] + struct.pack(">3I", 6, 3, 5) + c[16:-15],
      "holds 6 images, but {folder}/train-labels-idx1-ubyte 7 labels; the two files must belong together"),
-    (lambda c: c[:4] + b"\xff" * 12 + c[16:], "is truncated: 121 bytes, its header [4294967295, 4294967295, "),
+    (lambda c: c[:4] + b"\xff" * 12 + c[16:], "is truncated: 121 bytes, its header [4294967295, "),
 ])
 def test_bad_image_file(folder, change, message):
     spoil(folder, NAMES[0], change)

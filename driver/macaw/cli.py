@@ -1,0 +1,146 @@
+"""The command ``macaw``: train, eval, verilog, info."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import click
+from macaw_hw.config import CONFIGS
+
+from .errors import MacawError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments=None):
+    """Run the command line and exit: 0 when all is well, 1 after an error, 2 for wrong usage, 130 after SIGINT.
+
+    An error is one line on stderr, ``macaw: error: ...``; ``--debug`` adds the traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
+    try:
+        code = cli.main([a for a in arguments if a != "--debug"], prog_name="macaw", standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "macaw"
+        code = _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", error.exit_code)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", _INTERRUPTED)
+    except OSError as error:
+        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug=debug)
+    except (MacawError, ValueError, RuntimeError) as error:
+        code = _fail(str(error), debug=debug)
+    sys.exit(code or 0)
+
+
+def _fail(message, code=1, debug=False):
+    if debug:
+        traceback.print_exc()
+    click.echo(f"macaw: error: {message}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="macaw", message="macaw %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug):  # `main` looks for --debug itself, wherever it stands
+    """Train and run neural networks on the Macaw accelerator."""
+
+
+def _options(*names):
+    """The options that several commands share."""
+    choices = {
+        "dataset": click.option("--dataset", type=click.Choice(["mnist", "digits"]), default="mnist",
+                                show_default=True, help="MNIST, or the 8 x 8 digits of scikit-learn."),
+        "data": click.option("--data", "folder", type=click.Path(path_type=Path), metavar="DIR",
+                             help="Folder with the four idx files (.gz or not) of an MNIST-shaped data set. Without "
+                                  "it: $MACAW_DATA, the cache, a download, or else scikit-learn's digits."),
+        "batch_size": click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
+                                   help="Images per step."),
+        "config": click.option("--config", type=click.Choice(list(CONFIGS)), default="n16", show_default=True,
+                               help="Configuration of the accelerator."),
+        "backend": click.option("--backend", type=click.Choice(["verilator", "emulator"]), default="verilator",
+                                show_default=True, help="The simulated RTL, or its bit-exact emulator."),
+    }
+    def decorate(command):
+        for name in reversed(names):
+            command = choices[name](command)
+        return command
+    return decorate
+
+
+@cli.command()
+@_options("dataset", "data")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.  [default: 1; 20 for "
+                                                           "digits]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="IMAGES",
+              help="Train on the first IMAGES of the training images.  [default: all]")
+@_options("batch_size")
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
+              help="Learning rate.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True,
+              help="Of the initial weights and the order of the images.")
+@_options("config", "backend")
+@click.option("--init", type=click.Path(path_type=Path), metavar="FILE",
+              help="Start from these weights (safetensors) instead of random ones.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for weights, metrics, curves and checkpoint.  [default: "
+                   "build/runs/DATASET-CONFIG-BACKEND]")
+@click.option("--resume/--restart", default=None,
+              help="Continue from the checkpoint in the folder, or ignore it.  [default: continue an unfinished run "
+                   "that has the same options]")
+def train(**options):
+    """Train the network features-128-classes, then evaluate it on the whole test set."""
+    from .commands import train
+
+    sys.exit(train(**options))
+
+
+@cli.command("eval")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, metavar="FILE",
+              help="Weights to evaluate (safetensors).")
+@_options("dataset", "data")
+@click.option("--limit", type=click.IntRange(min=1), metavar="IMAGES",
+              help="Evaluate on the first IMAGES of the test images.  [default: all]")
+@_options("batch_size", "config", "backend")
+def evaluate(**options):
+    """Accuracy, confusion matrix, and cycles per image of a trained network."""
+    from .commands import evaluate
+
+    evaluate(**options)
+
+
+@cli.command()
+@_options("config")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Verilog file; the JSON goes beside it.  [default: build/verilog/macaw_CONFIG.v]")
+def verilog(config, output):
+    """Write the Verilog of a configuration, and JSON with its register map and content hash."""
+    from macaw_hw.verilog import describe, generate
+
+    from .files import writable_folder, write_atomically
+
+    output = output or Path("build", "verilog", f"macaw_{config}.v")
+    description = output.with_suffix(".json")
+    if description == output:
+        raise MacawError(f"the Verilog file cannot be called {output}: that is the name of the JSON beside it; "
+                         "use the ending .v")
+    writable_folder(output.parent)
+    text = generate(CONFIGS[config])
+    write_atomically(output, text)
+    write_atomically(description, json.dumps(describe(CONFIGS[config], text), indent=1) + "\n")
+    click.echo(f"Wrote {output} and {description}.")
+
+
+@cli.command()
+@_options("config")
+def info(config):
+    """Show the configuration, its memories and peak, and the tools that were found."""
+    from .commands import info
+
+    info(config)

@@ -1,0 +1,164 @@
+"""What the commands ``train``, ``eval`` and ``info`` do, apart from reading their options."""
+
+import sys
+import time
+from dataclasses import asdict
+
+from macaw_hw.config import CONFIGS
+from macaw_sim import tools
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import data, nn, optim
+from .device import Device
+from .files import writable_folder
+from .runs import Run, Settings, classifier, confusion_matrix, evaluate_in_parts
+from .trainer import Trainer
+from .weights import load_weights
+
+__all__ = ["evaluate", "info", "train"]
+
+_EPOCHS = {"digits": 20}
+_LINE_SECONDS = 10
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backend, init, output, resume):
+    """Train, evaluate, write the results. Returns the exit code: 0, or 130 when interrupted."""
+    samples = _load(dataset, folder).limit(train=limit)
+    output = writable_folder(output or tools.output_directory(
+        "runs", f"{samples.name}-{config}-{backend}"))
+    settings = Settings(
+        dataset=samples.name, images=len(samples.train_x), epochs=epochs or _EPOCHS.get(samples.name, 1),
+        batch_size=batch_size, lr=lr, seed=seed, config=config, init=str(init) if init else None)
+    run = Run(samples, output, settings, backend)
+    if resume or (resume is None and run.can_resume()):
+        run.resume()
+        console.print(f"Continuing after step {len(run.steps)} of {run.total_steps} (--restart starts anew).")
+    with _device(config, backend) as device:
+        console.print(f"Training {samples.features}-128-{samples.classes} on {settings.images} images of "
+                      f"{samples.name}, {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch {batch_size}.")
+        with _Display(run, len(samples.test_x)) as display:
+            run.train(device, display.step, display.evaluated)
+        if run.interrupted:
+            print(f"macaw: interrupted after step {len(run.steps)} of {run.total_steps}; the same command "
+                  f"continues from {run.checkpoint}", file=sys.stderr)
+            return 130
+        run.measure_inference(device)
+        _summary(run.write_results(device))
+    console.print(f"Wrote weights.safetensors, metrics.json, curves.png and the checkpoint to {output}.")
+    return 0
+
+
+def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
+    """Print accuracy, confusion matrix and cycles per image."""
+    samples = _load(dataset, folder).limit(test=limit)
+    model = classifier(samples)
+    load_weights(weights, model)
+    with _device(config, backend) as device:
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0), device,
+                          batch_size=batch_size)
+        start = time.monotonic()
+        with _progress() as progress:
+            task = progress.add_task("Evaluating", total=len(samples.test_x), status="")
+            result = evaluate_in_parts(trainer, samples.test_x, samples.test_y,
+                                       lambda images: progress.update(task, completed=images) is None)
+        seconds = time.monotonic() - start
+    matrix = confusion_matrix(samples.test_y, result.predictions, samples.classes)
+    table = Table("label", *map(str, range(samples.classes)), title_justify="left",
+                  title="Confusion matrix: labels down, predictions across")
+    for label, row in enumerate(matrix):
+        table.add_row(str(label), *(str(count) if count else "." for count in row))
+    console.print(table)
+    console.print(f"Accuracy {result.accuracy:.2%} ({result.correct} of {result.samples}), loss {result.loss:.4f}.")
+    console.print(f"{result.cycles / result.samples:.1f} cycles per image at batch {batch_size}, MAC utilization "
+                  f"{result.utilization:.1%}; {result.samples / seconds:.0f} images/s, "
+                  f"{result.cycles / seconds / 1000:.0f} kHz.")
+
+
+def info(name):
+    """Print the configuration and the tools."""
+    config = CONFIGS[name]
+    print(f"Configuration {name} (of {', '.join(CONFIGS)})")
+    _rows({**asdict(config),
+           "tile memory": f"{config.tiles} tiles of {config.size} x {config.size}, "
+                          f"{config.tiles * config.size**2 // 1024} KiB of mantissas",
+           "vector memory": f"{config.vector_rows} rows of {config.size} float32, "
+                            f"{config.vector_rows * config.row_bytes // 1024} KiB",
+           "peak": f"{config.peak_macs} MACs per cycle"})
+    print("Tools")
+    _rows(tools.versions())
+
+
+class _Display:
+    """The progress of a run: a bar on a terminal, else a line every few seconds."""
+
+    def __init__(self, run, test_images):
+        self._run, self._test_images = run, test_images
+        self._progress = _progress()
+        self._training = self._progress.add_task("Training", total=run.total_steps, completed=len(run.steps), status="")
+        self._evaluating = self._progress.add_task("Evaluating", total=test_images, visible=False, status="")
+        self._printed = time.monotonic()
+
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._progress.stop()
+
+    def step(self, step):
+        recent = self._run.steps[-20:]
+        seconds = sum(s["seconds"] for s in recent)
+        text = (f"loss {sum(s['loss'] for s in recent) / len(recent):.4f}, "
+                f"{sum(s['samples'] for s in recent) / seconds:.0f} images/s, "
+                f"MAC utilization {step['utilization']:.1%}, "
+                f"{sum(s['cycles'] for s in recent) / seconds / 1000:.0f} kHz")
+        self._progress.update(self._training, completed=len(self._run.steps), status=text)
+        self._line(f"step {len(self._run.steps)}/{self._run.total_steps}: {text}",
+                   last=len(self._run.steps) == self._run.total_steps)
+
+    def evaluated(self, images):
+        self._progress.update(self._evaluating, completed=images, visible=True)
+        self._line(f"evaluated {images}/{self._test_images}", last=images == self._test_images)
+
+    def _line(self, text, last):
+        if not console.is_terminal and (last or time.monotonic() - self._printed > _LINE_SECONDS):
+            print(text, flush=True)
+            self._printed = time.monotonic()
+
+
+def _load(dataset, folder):
+    if dataset == "digits" and folder is not None:
+        raise data.DataError("--data is for --dataset mnist; the digits come with scikit-learn")
+    return data.load(dataset, folder, announce=console.print)
+
+
+def _device(config, backend):
+    if backend == "verilator":
+        console.print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
+    return Device(config, backend=backend)
+
+
+def _progress():
+    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+                    TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console,
+                    disable=not console.is_terminal)
+
+
+def _rows(pairs):
+    for name, value in pairs.items():
+        print(f"  {name:16} {value}")
+
+
+def _summary(metrics):
+    step, inference = metrics["training_step"], metrics["inference"]
+    console.print(f"Test accuracy {metrics['accuracy']:.2%} on {metrics['test_images']} images.")
+    console.print(f"{metrics['simulated_cycles'] / 1e6:.1f} million cycles in {metrics['wall_seconds']:.0f} s "
+                  f"({metrics['simulation_khz']:.0f} kHz).")
+    for what, measured in (("training step", step),
+                           *((f"inference, batch {size}", entry) for size, entry in inference.items())):
+        console.print(f"{what}: {measured['counters']['cycles']} cycles for {measured['images']} "
+                      f"image{'s' * (measured['images'] > 1)}, MAC utilization {measured['utilization']:.1%}")
