@@ -4,7 +4,7 @@ Numbers are IEEE 754 binary32, rounded to nearest, ties to even. A subnormal ope
 zero of its sign, overflow gives infinity, and every NaN is :data:`NAN`.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -96,11 +96,11 @@ class FloatAdd(wiring.Component):
             small.as_value().eq(Mux(swap, self.a, self.b)),
             difference.eq(large.exponent - small.exponent),
         ]
-        subtract, sign, exponent = Signal(4), Signal(4), [Signal(8, name=f"exponent{i}") for i in range(2)]
-        infinite, nan = Signal(4), Signal(4)
-        augend = [Signal(24, name=f"augend{i}") for i in range(2)]
-        addend = Signal(24)
-        distance = Signal(5)
+        subtract, sign, infinite, nan = (_register(3, name) for name in ("subtract", "sign", "infinite", "nan"))
+        exponent = [_register(8, f"exponent{i}") for i in range(2)]
+        augend = [_register(24, f"augend{i}") for i in range(2)]
+        addend = _register(24, "addend")
+        distance = _register(5, "distance")
         m.d.sync += [
             augend[0].eq(_significand(large)),
             addend.eq(_significand(small)),
@@ -118,7 +118,7 @@ class FloatAdd(wiring.Component):
             shifted = Signal(27, name=f"right{1 << i}")
             m.d.comb += shifted.eq(Mux(distance[i], value >> (1 << i), value))
             value = shifted
-        aligned = Signal(28)
+        aligned = _register(28, "aligned")
         m.d.sync += [
             # Subtraction adds the complement; the carry comes from one more bit below, in `total`.
             aligned.eq((value | lost) ^ subtract[0].replicate(28)),
@@ -129,7 +129,7 @@ class FloatAdd(wiring.Component):
         total = Signal(29)
         m.d.comb += total.eq(Cat(subtract[1], augend[1] << 3) + Cat(subtract[1], aligned))
         coarse, skipped = _shift_out_zeros(m, total[1:], (16, 8))
-        partial, reached = Signal(28), Signal(signed(10))
+        partial, reached = _register(28, "partial"), _register(signed(10), "reached")
         m.d.sync += [
             partial.eq(coarse),
             reached.eq(exponent[1] + 1 - skipped),
@@ -137,7 +137,7 @@ class FloatAdd(wiring.Component):
         ]
 
         fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        m.d.sync += self.o.eq(_packed(m, sign[2], reached - skipped, fine, nan=nan[2], infinite=infinite[2]))
+        _packed(m, self.o, sign[2], reached - skipped, fine, nan=nan[2], infinite=infinite[2])
         return m
 
 
@@ -168,9 +168,9 @@ class FloatMul(wiring.Component):
         m = Module()
         a, b = Float32(self.a), Float32(self.b)
 
-        low, high = Signal(36), Signal(36)
-        exponent = Signal(9)
-        sign, infinite, nan = Signal(2), Signal(2), Signal(2)
+        low, high = _register(36, "low"), _register(36, "high")
+        exponent = _register(9, "exponent")
+        sign, infinite, nan = (_register(2, name) for name in ("sign", "infinite", "nan"))
         zero = (a.exponent == 0) | (b.exponent == 0)
         special = (a.exponent == 0xFF) | (b.exponent == 0xFF)
         m.d.sync += [
@@ -186,7 +186,7 @@ class FloatMul(wiring.Component):
         m.d.comb += product.eq(low + (high << 12))
         top = Signal(26)
         m.d.comb += top.eq(Mux(product[47], product[22:], product[21:47]))
-        value, reached = Signal(28), Signal(signed(11))
+        value, reached = _register(28, "value"), _register(signed(11), "reached")
         m.d.sync += [
             value.eq(Cat(0, product[:21].any() | product[47] & product[21], top)),
             reached.eq(exponent + product[47] - 127),
@@ -195,7 +195,7 @@ class FloatMul(wiring.Component):
         # NumPy rounds a subnormal at a fixed position before it is flushed: all ones become 2^-126.
         ones = Signal()
         m.d.comb += ones.eq((reached == 0) & value[4:].all())
-        m.d.sync += self.o.eq(_packed(m, sign[1], reached, value, nan=nan[1], infinite=infinite[1], tiny=ones))
+        _packed(m, self.o, sign[1], reached, value, nan=nan[1], infinite=infinite[1], tiny=ones)
         return m
 
 
@@ -242,14 +242,15 @@ class IntToFloat(wiring.Component):
         magnitude = Signal(24)
         m.d.comb += magnitude.eq(Mux(self.p < 0, -self.p, self.p)[:self.width])
         coarse, skipped = _shift_out_zeros(m, magnitude, (16, 8))
-        partial, reached, sign = Signal(24), Signal(signed(12)), Signal()
+        partial, reached = _register(24, "partial"), _register(signed(12), "reached")
+        sign = _register(1, "sign")
         m.d.sync += [
             partial.eq(coarse),
             reached.eq(self.scale + (127 + 23) - skipped),
             sign.eq(self.p < 0),
         ]
         fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        m.d.sync += self.o.eq(_packed(m, sign, reached - skipped, fine << 4))
+        _packed(m, self.o, sign, reached - skipped, fine << 4)
         return m
 
 
@@ -263,15 +264,23 @@ def _is_nan(f):
     return (f.exponent == 0xFF) & f.mantissa.any()
 
 
-def _packed(m, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
-    """The float32 of ``value / 2^27 * 2^(exponent - 127)``, ``value`` having 28 bits.
+def _register(shape, name):
+    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
+    return Signal(shape, name=name, reset_less=True)
 
-    The top bit of ``value`` is set unless it is zero; its lowest 4 bits are rounded off. ``tiny`` makes
+
+def _packed(m, o, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
+    """Drives ``o``, one cycle later, with the float32 ``value / 2^27 * 2^(exponent - 127)``.
+
+    ``value`` has 28 bits. The top bit of ``value`` is set unless it is zero; its lowest 4 bits are rounded off. ``tiny`` makes
     an exponent below 1 give 2^-126 instead of zero.
     """
     reached = Signal(signed(12), name="result_exponent")
     rounded = Signal(31)
     result = Signal(Float32)
+    packed = _register(32, "packed")
+    m.d.sync += packed.eq(result)
+    m.d.comb += o.eq(packed)
     m.d.comb += [
         reached.eq(exponent),
         rounded.eq(Cat(value[4:27], reached[:8]) + (value[3] & (value[:3].any() | value[4]))),
@@ -285,4 +294,3 @@ def _packed(m, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
         m.d.comb += result.exponent.eq(tiny)
     with m.Else():
         m.d.comb += Cat(result.mantissa, result.exponent).eq(rounded)
-    return result.as_value()
