@@ -38,8 +38,8 @@ class Emulator:
     """Executes encoded programs bit for bit as the device does, in an order that its tokens allow.
 
     What a faulting instruction writes before the fault is found, and how far other queues are by then,
-    depends on timing in the device; here it writes nothing, and instructions of other queues may have run or not. A
-    program is fetched as a whole when it starts; it must not write to itself.
+    depends on timing in the device; here it writes nothing, and instructions of other queues may have run or
+    not. A program is fetched as a whole when it starts; it must not write to itself.
 
     Parameters
     ----------

@@ -3,9 +3,9 @@
 The result of a program must not depend on how fast its queues run. Instructions of one queue run in order;
 instructions of different queues are ordered only by tokens. Each instruction gets a vector clock (Mattern,
 1988): for each queue, how many of its instructions are known to be done when it starts. Each place of a
-memory gets the last instruction of each queue that read and that wrote it. An access to a place conflicts when
-another queue's access, at least one of both a write, is not covered by the clock. Data play no part in it, so
-a program is checked once, whatever it runs on.
+memory gets the last instruction of each queue that read and that wrote it. An access to a place conflicts
+when another queue's access, at least one of both a write, is not covered by the clock. Data play no part in
+it, so a program is checked once, whatever it runs on.
 """
 
 from collections import deque
@@ -57,7 +57,8 @@ class _Segments:
     """Memory cut at the bounds of every access, so that each access is a set of whole segments."""
 
     def __init__(self, intervals):
-        self.bounds = np.unique(np.concatenate([np.zeros(1, np.int64), *(np.concatenate(i) for i in intervals)]))
+        bounds = [bound for pair in intervals for bound in pair]
+        self.bounds = np.unique(np.concatenate(bounds)) if bounds else np.zeros(1, np.int64)
 
     def __len__(self):
         return len(self.bounds)
