@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from macaw_hw.config import CONFIGS
 from macaw_sim import tools
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -41,7 +42,7 @@ def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backe
         console.print(f"Training {samples.features}-128-{samples.classes} on {settings.images} images of "
                       f"{samples.name}, {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch {batch_size}.")
         with _Display(run, len(samples.test_x)) as display:
-            run.train(device, display.step, display.evaluated)
+            run.train(device, display.step, display.part, display.evaluation)
         if run.interrupted:
             print(f"macaw: interrupted after step {len(run.steps)} of {run.total_steps}; the same command "
                   f"continues from {run.checkpoint}", file=sys.stderr)
@@ -67,7 +68,7 @@ def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
                                        lambda images: progress.update(task, completed=images) is None)
         seconds = time.monotonic() - start
     matrix = confusion_matrix(samples.test_y, result.predictions, samples.classes)
-    table = Table("label", *map(str, range(samples.classes)), title_justify="left",
+    table = Table("label", *map(str, range(samples.classes)), title_justify="left", box=box.SIMPLE,
                   title="Confusion matrix: labels down, predictions across")
     for label, row in enumerate(matrix):
         table.add_row(str(label), *(str(count) if count else "." for count in row))
@@ -116,16 +117,19 @@ class _Display:
                 f"{sum(s['samples'] for s in recent) / seconds:.0f} images/s, "
                 f"MAC utilization {step['utilization']:.1%}, "
                 f"{sum(s['cycles'] for s in recent) / seconds / 1000:.0f} kHz")
-        self._progress.update(self._training, completed=len(self._run.steps), status=text)
-        self._line(f"step {len(self._run.steps)}/{self._run.total_steps}: {text}",
-                   last=len(self._run.steps) == self._run.total_steps)
+        done, total = len(self._run.steps), self._run.total_steps
+        self._progress.update(self._training, completed=done, status=text)
+        self._line(f"step {done}/{total}: {text}", now=done == total)
 
-    def evaluated(self, images):
+    def part(self, images):
         self._progress.update(self._evaluating, completed=images, visible=True)
-        self._line(f"evaluated {images}/{self._test_images}", last=images == self._test_images)
+        self._line(f"evaluated {images}/{self._test_images}")
 
-    def _line(self, text, last):
-        if not console.is_terminal and (last or time.monotonic() - self._printed > _LINE_SECONDS):
+    def evaluation(self, evaluation):
+        self._line(f"test accuracy after {evaluation['images']} images: {evaluation['accuracy']:.2%}", now=True)
+
+    def _line(self, text, now=False):
+        if not console.is_terminal and (now or time.monotonic() - self._printed > _LINE_SECONDS):
             print(text, flush=True)
             self._printed = time.monotonic()
 

@@ -21,7 +21,8 @@ from .weights import load_weights, save_weights
 
 __all__ = ["Run", "Settings", "batches", "classifier", "confusion_matrix", "evaluate_in_parts"]
 
-_CHECKPOINT_SECONDS = 30
+_CHECKPOINT_SECONDS = 15
+_AGAIN_SECONDS = 1      # a shell or make may pass on the same Ctrl-C twice
 _EVALUATION_BATCHES = 10
 
 
@@ -161,12 +162,13 @@ class Run:
             "steps": self.steps, "evaluations": self.evaluations, "training_step": self._training_step})
         self._saved = time.monotonic()
 
-    def train(self, device: Device, on_step=lambda step: None, on_part=lambda images: None):
-        """Train and evaluate to the end, with a checkpoint every half minute.
+    def train(self, device: Device, on_step=lambda step: None, on_part=lambda images: None,
+              on_evaluation=lambda evaluation: None):
+        """Train and evaluate to the end, with a checkpoint every few seconds.
 
-        ``on_step`` gets the newest of ``steps``; ``on_part`` the number of test images evaluated so far. After
-        SIGINT it ends early with a checkpoint and ``interrupted`` set; a second SIGINT raises `KeyboardInterrupt`
-        at once, and the previous checkpoint stays.
+        ``on_step`` gets the newest of ``steps``, ``on_evaluation`` of ``evaluations``, and ``on_part`` the number
+        of test images evaluated so far. After SIGINT it ends early with a checkpoint and ``interrupted`` set; a
+        later SIGINT raises `KeyboardInterrupt` at once, and the previous checkpoint stays.
         """
         trainer = Trainer(self.model, nn.CrossEntropyLoss(), self.optimizer, device,
                           batch_size=self.settings.batch_size)
@@ -174,7 +176,7 @@ class Run:
             while not (self.finished or self.interrupted):
                 epoch, first = divmod(len(self.steps), self.steps_per_epoch)
                 if first == 0 and len(self.evaluations) < epoch:
-                    self._evaluate(trainer, on_part)
+                    self._evaluate(trainer, on_part, on_evaluation)
                     continue
                 for indices in self._batches(epoch)[first:]:
                     on_step(self._step(trainer, indices))
@@ -214,7 +216,7 @@ class Run:
                                             result.samples)
         return self.steps[-1]
 
-    def _evaluate(self, trainer, on_part):
+    def _evaluate(self, trainer, on_part, on_evaluation):
         def proceed(images):
             on_part(images)
             return not self.interrupted
@@ -227,15 +229,19 @@ class Run:
             "accuracy": float(result.accuracy), "correct": int(result.correct), "samples": int(result.samples),
             "cycles": int(result.cycles), "utilization": float(result.utilization),
             "seconds": time.monotonic() - start})
+        on_evaluation(self.evaluations[-1])
 
     def _batches(self, epoch):
         return batches(self.settings.images, self.settings.batch_size, self.settings.seed, epoch)
 
     @contextmanager
     def _interruptible(self):
+        first = None
         def note(number, frame):
-            self.interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            nonlocal first
+            self.interrupted, first = True, first or time.monotonic()
+            if time.monotonic() - first > _AGAIN_SECONDS:
+                raise KeyboardInterrupt
         previous = signal.signal(signal.SIGINT, note)
         try:
             yield
