@@ -20,6 +20,7 @@ from .. import tools
 __all__ = ["BuildError", "cached_verilog", "build_library", "waveform_format"]
 
 _HARNESS = ("harness.cpp", "axi_memory.h")
+_UNCOMPRESSED = ("uncompressed/zlib.h", "uncompressed/lz4.h")
 _ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
               "--top-module", "macaw", "--prefix", "Vmacaw", "--output-split", "15000",
               "--output-split-cfuncs", "5000", "-LDFLAGS", "-shared",
@@ -69,12 +70,16 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
     BuildError
         If the build fails.
     """
-    environment = tools.verilator_environment(make_variables=_MAKE_VARIABLES, jobs=_JOBS)
+    variables, names = dict(_MAKE_VARIABLES), _HARNESS
+    if waveform == "fst" and not _has_compression():
+        names += _UNCOMPRESSED
+        variables |= {"USER_CPPFLAGS": "-I../uncompressed", "LDLIBS": "-shared -lpthread"}
+    environment = tools.verilator_environment(make_variables=variables, jobs=_JOBS)
     arguments = [*_ARGUMENTS, *(["--threads", str(threads)] if threads > 1 else []),
                  *([f"--trace-{waveform}"] if waveform else [])]
-    sources = {name: files(__package__).joinpath(name).read_text() for name in _HARNESS}
+    sources = {name: files(__package__).joinpath(name).read_text() for name in names}
     sources["macaw.v"] = verilog
-    key = _hash(repr((sources, arguments, sorted(_MAKE_VARIABLES.items()), tools.verilator(),
+    key = _hash(repr((sources, arguments, sorted(variables.items()), tools.verilator(),
                       tools.compiler(), _processor())))
     folder = tools.output_directory("sim", "verilator")
     library = folder / f"{key}.so"
@@ -85,16 +90,25 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
 
 
 def waveform_format() -> str:
-    """``fst`` where the libraries are installed that Verilator's writer of it needs, else ``vcd``."""
-    complete = tools.has_header("zlib.h", "z") and tools.has_header("lz4.h", "lz4")
-    return "fst" if complete else "vcd"
+    """``fst`` where it can be built, else ``vcd``.
+
+    Verilator's writer of FST wants two compression libraries. The Verilator of the Python package is
+    known to work with the headers in ``uncompressed`` instead; another one may not.
+    """
+    return "fst" if _has_compression() or tools.verilator().root else "vcd"
+
+
+def _has_compression():
+    return tools.has_header("zlib.h", "z") and tools.has_header("lz4.h", "lz4")
 
 
 def _build(library, sources, arguments, environment):
     # In a folder of its own, also because make rejects one with a blank in its path.
     with tempfile.TemporaryDirectory(prefix="macaw-build-") as folder:
         for name, text in sources.items():
-            Path(folder, name).write_text(text)
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
         log = library.with_suffix(".log")
         with open(log, "w") as output:
             for command in (["verilator", *arguments, "-Mdir", "obj", "-o", "macaw.so", "macaw.v",
