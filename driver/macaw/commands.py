@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 from macaw_hw.config import CONFIGS
 from macaw_sim import tools
@@ -37,19 +38,19 @@ def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backe
     run = Run(samples, output, settings, backend)
     if resume or (resume is None and run.can_resume()):
         run.resume()
-        console.print(f"Continuing after step {len(run.steps)} of {run.total_steps} (--restart starts anew).")
+        print(f"Continuing after step {len(run.steps)} of {run.total_steps} (--restart starts anew).")
     with _device(config, backend) as device:
-        console.print(f"Training {samples.features}-128-{samples.classes} on {settings.images} images of "
+        print(f"Training {samples.features}-128-{samples.classes} on {settings.images} images of "
                       f"{samples.name}, {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch {batch_size}.")
         with _Display(run, len(samples.test_x)) as display:
             run.train(device, display.step, display.part, display.evaluation)
         if run.interrupted:
             print(f"macaw: interrupted after step {len(run.steps)} of {run.total_steps}; the same command "
-                  f"continues from {run.checkpoint}", file=sys.stderr)
+                  f"continues from {_shown(run.checkpoint)}", file=sys.stderr)
             return 130
         run.measure_inference(device)
         _summary(run.write_results(device))
-    console.print(f"Wrote weights.safetensors, metrics.json, curves.png and the checkpoint to {output}.")
+    print(f"Wrote weights.safetensors, metrics.json, curves.png and the checkpoint to {_shown(output)}.")
     return 0
 
 
@@ -73,8 +74,8 @@ def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
     for label, row in enumerate(matrix):
         table.add_row(str(label), *(str(count) if count else "." for count in row))
     console.print(table)
-    console.print(f"Accuracy {result.accuracy:.2%} ({result.correct} of {result.samples}), loss {result.loss:.4f}.")
-    console.print(f"{result.cycles / result.samples:.1f} cycles per image at batch {batch_size}, MAC utilization "
+    print(f"Accuracy {result.accuracy:.2%} ({result.correct} of {result.samples}), loss {result.loss:.4f}.")
+    print(f"{result.cycles / result.samples:.1f} cycles per image at batch {batch_size}, MAC utilization "
                   f"{result.utilization:.1%}; {result.samples / seconds:.0f} images/s, "
                   f"{result.cycles / seconds / 1000:.0f} kHz.")
 
@@ -115,8 +116,7 @@ class _Display:
         seconds = sum(s["seconds"] for s in recent)
         text = (f"loss {sum(s['loss'] for s in recent) / len(recent):.4f}, "
                 f"{sum(s['samples'] for s in recent) / seconds:.0f} images/s, "
-                f"MAC utilization {step['utilization']:.1%}, "
-                f"{sum(s['cycles'] for s in recent) / seconds / 1000:.0f} kHz")
+                f"MAC utilization {step['utilization']:.1%}")
         done, total = len(self._run.steps), self._run.total_steps
         self._progress.update(self._training, completed=done, status=text)
         self._line(f"step {done}/{total}: {text}", now=done == total)
@@ -137,17 +137,22 @@ class _Display:
 def _load(dataset, folder):
     if dataset == "digits" and folder is not None:
         raise data.DataError("--data is for --dataset mnist; the digits come with scikit-learn")
-    return data.load(dataset, folder, announce=console.print)
+    return data.load(dataset, folder, announce=print)
 
 
 def _device(config, backend):
     if backend == "verilator":
-        console.print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
+        print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
     return Device(config, backend=backend)
 
 
+def _shown(path):
+    """The path, relative where that is shorter to read."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _progress():
-    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+    return Progress(TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.completed}/{task.total}"),
                     TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console,
                     disable=not console.is_terminal)
 
@@ -159,10 +164,10 @@ def _rows(pairs):
 
 def _summary(metrics):
     step, inference = metrics["training_step"], metrics["inference"]
-    console.print(f"Test accuracy {metrics['accuracy']:.2%} on {metrics['test_images']} images.")
-    console.print(f"{metrics['simulated_cycles'] / 1e6:.1f} million cycles in {metrics['wall_seconds']:.0f} s "
+    print(f"Test accuracy {metrics['accuracy']:.2%} on {metrics['test_images']} images.")
+    print(f"{metrics['simulated_cycles'] / 1e6:.1f} million cycles in {metrics['wall_seconds']:.0f} s "
                   f"({metrics['simulation_khz']:.0f} kHz).")
     for what, measured in (("training step", step),
                            *((f"inference, batch {size}", entry) for size, entry in inference.items())):
-        console.print(f"{what}: {measured['counters']['cycles']} cycles for {measured['images']} "
+        print(f"{what}: {measured['counters']['cycles']} cycles for {measured['images']} "
                       f"image{'s' * (measured['images'] > 1)}, MAC utilization {measured['utilization']:.1%}")

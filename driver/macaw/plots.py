@@ -41,7 +41,7 @@ def curves(steps, evaluations, title):
         axes.set_xlabel("Images trained on")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right" if key == "loss" else "lower right")
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=101)
     png = io.BytesIO()
