@@ -1,28 +1,30 @@
 """A small accelerator with Macaw's ports, which copies memory: what tests of the backend simulate."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Copier", "REGISTERS"]
+__all__ = ["Copier", "DEFECTS", "REGISTERS", "SILENT"]
 
 REGISTERS = {"source": 0x00, "target": 0x04, "bursts": 0x08, "beats": 0x0C, "strobe": 0x10, "control": 0x14,
-             "response": 0x18}
+             "response": 0x18, "defect": 0x1C}
 """``control`` 1 starts a copy of ``bursts`` bursts of ``beats`` beats; 0 lowers irq. ``response`` ORs all
-responses. Other offsets are SLVERR, except 0x20, which is never answered."""
+responses. ``defect`` is an index into `DEFECTS`. Other offsets are SLVERR."""
 
 SILENT = 0x20
+"""Offset of the register that never answers."""
+
+DEFECTS = ("none", "araddr", "arvalid", "wdata", "wlast", "arburst", "arsize")
+"""Signals that can be made to break a rule of AXI."""
 
 
 class Copier(wiring.Component):
-    """Reads a burst, writes it, and so on; ``defect`` names a rule of AXI that it then breaks."""
-    DEFECTS = ("none", "araddr", "arvalid", "wdata", "wlast", "arburst", "arsize")
+    """Reads a burst, writes it, and so on; its only merit is that it can break the rules."""
 
-    def __init__(self, *, bus_bytes, defect="none"):
-        assert defect in self.DEFECTS
+    def __init__(self, *, bus_bytes):
         self._bus_bytes = bus_bytes
-        self._defect = defect
-        address = {"addr": 32, "len": 8, "size": 3, "burst": 2, "lock": 1, "cache": 4, "prot": 3, "qos": 4, "id": 1}
+        address = {"addr": 32, "len": 8, "size": 3, "burst": 2, "lock": 1, "cache": 4, "prot": 3, "qos": 4,
+                   "id": 1}
         super().__init__({
             "irq": Out(1),
             "s_axi_awaddr": In(12), "s_axi_awprot": In(3), "s_axi_awvalid": In(1), "s_axi_awready": Out(1),
@@ -30,7 +32,8 @@ class Copier(wiring.Component):
             "s_axi_bresp": Out(2), "s_axi_bvalid": Out(1), "s_axi_bready": In(1),
             "s_axi_araddr": In(12), "s_axi_arprot": In(3), "s_axi_arvalid": In(1), "s_axi_arready": Out(1),
             "s_axi_rdata": Out(32), "s_axi_rresp": Out(2), "s_axi_rvalid": Out(1), "s_axi_rready": In(1),
-            **{f"m_axi_{channel}{name}": Out(width) for channel in ("aw", "ar") for name, width in address.items()},
+            **{f"m_axi_{channel}{name}": Out(width)
+               for channel in ("aw", "ar") for name, width in address.items()},
             **{f"m_axi_{channel}{name}": direction(1) for channel in ("aw", "ar")
                for name, direction in (("valid", Out), ("ready", In))},
             "m_axi_wdata": Out(8 * bus_bytes), "m_axi_wstrb": Out(bus_bytes), "m_axi_wlast": Out(1),
@@ -51,7 +54,8 @@ class Copier(wiring.Component):
     def _control(self, m, registers, start):
         write, read = Signal(), Signal()
         m.d.comb += [
-            write.eq(self.s_axi_awvalid & self.s_axi_wvalid & ~self.s_axi_bvalid & (self.s_axi_awaddr != SILENT)),
+            write.eq(self.s_axi_awvalid & self.s_axi_wvalid & ~self.s_axi_bvalid
+                     & (self.s_axi_awaddr != SILENT)),
             self.s_axi_awready.eq(write), self.s_axi_wready.eq(write),
             read.eq(self.s_axi_arvalid & ~self.s_axi_rvalid & (self.s_axi_araddr != SILENT)),
             self.s_axi_arready.eq(read),
@@ -79,7 +83,7 @@ class Copier(wiring.Component):
         fill, drain = buffer.write_port(), buffer.read_port(domain="comb")
         offset, left, beat, held = Signal(32), Signal(32), Signal(8), Signal(8)
         size = (self._bus_bytes - 1).bit_length()
-        defect = {name: name == self._defect for name in self.DEFECTS}
+        defect = {name: registers["defect"] == i for i, name in enumerate(DEFECTS)}
         for channel, base in (("ar", "source"), ("aw", "target")):
             m.d.comb += [
                 getattr(self, f"m_axi_{channel}addr").eq(registers[base] + offset),
@@ -89,19 +93,19 @@ class Copier(wiring.Component):
                 getattr(self, f"m_axi_{channel}id").eq(left[0]),
             ]
         # `held` counts cycles in which a channel waits; it is what the defects depend on.
-        if defect["araddr"]:
+        with m.If(defect["araddr"]):
             m.d.comb += self.m_axi_araddr.eq(registers["source"] + offset + (held << 12))
-        if defect["arburst"]:
+        with m.If(defect["arburst"]):
             m.d.comb += self.m_axi_arburst.eq(0)
-        if defect["arsize"]:
+        with m.If(defect["arsize"]):
             m.d.comb += self.m_axi_arsize.eq(size - 1)
         last = Signal()
         m.d.comb += [
             fill.addr.eq(beat), fill.data.eq(self.m_axi_rdata), drain.addr.eq(beat),
-            self.m_axi_wdata.eq(drain.data ^ (held if defect["wdata"] else 0)),
+            self.m_axi_wdata.eq(drain.data ^ Mux(defect["wdata"], held, 0)),
             self.m_axi_wstrb.eq(registers["strobe"]),
             last.eq(beat == registers["beats"] - 1),
-            self.m_axi_wlast.eq(0 if defect["wlast"] else last),
+            self.m_axi_wlast.eq(last & ~defect["wlast"]),
         ]
         with m.FSM():
             with m.State("IDLE"):
@@ -112,7 +116,7 @@ class Copier(wiring.Component):
                 with m.If(registers["control"] == 0):
                     m.d.sync += self.irq.eq(0)
             with m.State("AR"):
-                m.d.comb += self.m_axi_arvalid.eq(~held[0] if defect["arvalid"] else 1)
+                m.d.comb += self.m_axi_arvalid.eq(~(held[0] & defect["arvalid"]))
                 m.d.sync += held.eq(held + 1)
                 with m.If(self.m_axi_arvalid & self.m_axi_arready):
                     m.d.sync += held.eq(0)
@@ -139,7 +143,7 @@ class Copier(wiring.Component):
                 m.d.comb += self.m_axi_bready.eq(1)
                 with m.If(self.m_axi_bvalid):
                     m.d.sync += [
-                        registers["response"].eq(registers["response"] | Cat(self.m_axi_bresp)), beat.eq(0),
+                        registers["response"].eq(registers["response"] | self.m_axi_bresp), beat.eq(0),
                         offset.eq(offset + registers["beats"] * self._bus_bytes), left.eq(left - 1),
                     ]
                     with m.If(left == 1):

@@ -92,10 +92,10 @@ private:
     uint32_t left_ = 0;
 };
 
-// Beats per cycle, without a debt or savings over one beat.
+// Beats per cycle; savings stay below two beats.
 class Credit {
 public:
-    void grow(uint32_t bandwidth) { if ((value_ += bandwidth) > kWhole) value_ = kWhole; }
+    void grow(uint32_t bandwidth) { if ((value_ += bandwidth) >= 2 * kWhole) value_ = 2 * kWhole - 1; }
     bool enough() const { return value_ >= kWhole; }
     void spend() { value_ -= kWhole; }
 
@@ -260,8 +260,15 @@ private:
             held_w_.strobe = m.wstrb;
             memcpy(held_w_.data, m.wdata, Bytes);
         }
-        if (m.wvalid && out.wready) accept_beat(*incomplete_write(), m);
-        out.wready = !silent_ && write_credit_.enough() && incomplete_write() && !pause_w_(options_.stall, random_);
+        if (m.wvalid && out.wready) {
+            accept_beat(*incomplete_write(), m);
+            out.wready = false;
+        }
+        if (silent_) out.wready = false;
+        else if (!out.wready && write_credit_.enough() && incomplete_write() && !pause_w_(options_.stall, random_)) {
+            out.wready = true;
+            write_credit_.spend();
+        }
     }
 
     void accept_beat(Write& burst, const Master<Bytes>& m) {
@@ -273,7 +280,6 @@ private:
         memcpy(burst.data + burst.received * Bytes, m.wdata, Bytes);
         burst.strobes[burst.received++] = m.wstrb;
         burst.ready = now_ + options_.write_latency;
-        write_credit_.spend();
         ++statistics.beats_written;
     }
 
