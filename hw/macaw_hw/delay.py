@@ -1,0 +1,56 @@
+"""A delay line that costs a small memory instead of a register per cycle and bit."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+__all__ = ["DelayLine"]
+
+
+class DelayLine(wiring.Component):
+    """``o`` is ``i`` of ``cycles`` cycles ago; undefined for the first ``cycles`` cycles.
+
+    A circular buffer: what is read is the entry that the next cycle overwrites. Reset does not clear it.
+
+    Parameters
+    ----------
+    width : int
+        Bits.
+    cycles : int
+        Delay, a power of two and at least 2.
+
+    Raises
+    ------
+    ValueError
+        For ``cycles`` outside its range.
+    """
+
+    def __init__(self, *, width, cycles):
+        if cycles < 2 or cycles & cycles - 1:
+            raise ValueError(f"cycles must be a power of two and at least 2, not {cycles!r}")
+        self._width = width
+        self._cycles = cycles
+        super().__init__({"i": In(width), "o": Out(width)})
+
+    @property
+    def width(self):
+        return self._width
+
+    @property
+    def cycles(self):
+        return self._cycles
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.width, depth=self.cycles, init=[])
+        position = Signal(ceil_log2(self.cycles), reset_less=True)
+        read = memory.read_port()
+        write = memory.write_port()
+        m.d.sync += position.eq(position + 1)
+        m.d.comb += [
+            write.addr.eq(position), write.data.eq(self.i), write.en.eq(1),
+            read.addr.eq(position + 1), read.en.eq(1), self.o.eq(read.data),
+        ]
+        return m

@@ -1,0 +1,210 @@
+"""The two halves of the matrix unit's control: one loads weights, the other streams activations."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .accumulator import Accumulator, result_layout
+from .interfaces import TileRead
+from .isa import MATRIX
+
+__all__ = ["WeightLoader", "Streamer"]
+
+
+class WeightLoader(wiring.Component):
+    """Reads the W tiles of instructions, line after line, one tile ahead of the `Streamer`.
+
+    A tile is ``full`` once its last line is requested, and the next one is begun when the streamer has
+    ``taken`` it, in that very cycle if possible.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    instruction : In(layout of MATRIX), start : In(1), ready : Out(1)
+        With ``start``, allowed while ``ready``, the unit begins the instruction.
+    w : Out(TileRead)
+        Its data is meant for the array.
+    o_load, o_row : Out
+        ``w`` carries line ``o_row`` of the tile.
+    full : Out(1), taken : In(1)
+        The next tile is there for the taking.
+    out_of_range : Out(1)
+        The next tile does not exist; the unit has stopped.
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        line = ceil_log2(config.size)
+        super().__init__({
+            "instruction": In(MATRIX.layout), "start": In(1), "ready": Out(1),
+            "w": Out(TileRead(config)), "o_load": Out(1), "o_row": Out(line),
+            "full": Out(1), "taken": In(1), "out_of_range": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        active, transpose = Signal(), Signal()
+        tile, stride, remaining = Signal(16), Signal(16), Signal(16)
+        line = Signal.like(self.w.line)
+        issue, last_line, last_tile = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.out_of_range.eq(active & (tile >= self.config.tiles)),
+            self.w.valid.eq(active & ~self.out_of_range & ((line != 0) | ~self.full | self.taken)),
+            self.w.tile.eq(tile), self.w.line.eq(line), self.w.transpose.eq(transpose),
+            issue.eq(self.w.valid & self.w.ready),
+            last_line.eq(line == self.config.size - 1), last_tile.eq(remaining == 1),
+            self.ready.eq(~active | (issue & last_line & last_tile)),
+        ]
+        m.d.sync += [self.o_load.eq(issue), self.o_row.eq(line)]
+        with m.If(self.taken):
+            m.d.sync += self.full.eq(0)
+        with m.If(issue):
+            m.d.sync += line.eq(line + 1)
+            with m.If(last_line):
+                m.d.sync += [self.full.eq(1), tile.eq(tile + stride), remaining.eq(remaining - 1),
+                             active.eq(~last_tile)]
+        with m.If(self.start):
+            m.d.sync += [
+                active.eq(1), transpose.eq(self.instruction.w_transpose), tile.eq(self.instruction.w),
+                stride.eq(self.instruction.w_k_stride), remaining.eq(self.instruction.k_tiles),
+            ]
+        return m
+
+
+class Streamer(wiring.Component):
+    """Reads the X lines of instructions, one per cycle, and says where their results go.
+
+    An instruction is ``k_tiles`` passes over its rows. A pass waits for its W tile; and a row waits until the
+    accumulator cannot miss an earlier result for the same row of Y:
+
+    * from pass to pass, so that one row comes `Accumulator.loop` cycles after it came before;
+    * in the first pass of an instruction that accumulates, until all earlier rows have that distance;
+    * at each row of an instruction with ``y_stride`` 0, whose rows are all the same.
+
+    Parameters
+    ----------
+    config : Config
+    drain : int
+        Cycles after which the results of a row are in memory and its instruction is done.
+
+    Members
+    -------
+    instruction : In(layout of MATRIX), start : In(1), ready : Out(1)
+        With ``start``, allowed while ``ready``, the unit takes the instruction; it holds two.
+    full : In(1), taken : Out(1), w_out_of_range : In(1)
+        To and from the weight loader.
+    x : Out(TileRead)
+        Its data is meant for the array.
+    o_valid, o_first : Out(1), o_result : Out(result_layout)
+        ``x`` carries a line; it is the first with the next W tile; what becomes of it.
+    fault : Out(1)
+        An address is out of range and all earlier instructions are done. The unit has stopped.
+    """
+
+    def __init__(self, *, config, drain):
+        self._config = config
+        self._drain = drain
+        super().__init__({
+            "instruction": In(MATRIX.layout), "start": In(1), "ready": Out(1),
+            "full": In(1), "taken": Out(1), "w_out_of_range": In(1),
+            "x": Out(TileRead(config)),
+            "o_valid": Out(1), "o_first": Out(1), "o_result": Out(result_layout(config)),
+            "fault": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    @property
+    def drain(self):
+        return self._drain
+
+    def elaborate(self, platform):
+        m = Module()
+        pending, waiting = Signal(MATRIX.layout, reset_less=True), Signal()
+        current, active = Signal(MATRIX.layout, reset_less=True), Signal()
+        issue, last_row, last_pass, move = Signal(), Signal(), Signal(), Signal()
+        first, initial = Signal(), Signal()
+        age = Signal(range(self.drain + 1), init=self.drain)
+        m.d.comb += [
+            issue.eq(self.x.valid & self.x.ready),
+            last_pass.eq(current.k_tiles == 1),
+            move.eq(waiting & (~active | (issue & last_row & last_pass))),
+            self.ready.eq(~waiting | move),
+            self.taken.eq(issue & first),
+        ]
+
+        with m.If(issue):
+            m.d.sync += age.eq(1)
+        with m.Elif(age != self.drain):
+            m.d.sync += age.eq(age + 1)
+        hazard = self._hazard(m, pending, move, current, first, initial, age)
+
+        x, y, line = self._walk(m, pending, move, current, issue, last_row, first)
+        bad = Signal()
+        m.d.comb += [
+            bad.eq((x >= self.config.tiles) | (y >= self.config.vector_rows)
+                   | (first & ~self.full & self.w_out_of_range)),
+            self.x.tile.eq(x), self.x.line.eq(line), self.x.transpose.eq(current.x_transpose),
+            self.x.valid.eq(active & ~bad & ~hazard & (self.full | ~first)),
+        ]
+        m.d.sync += [
+            self.fault.eq(active & bad & (age == self.drain)),
+            self.o_valid.eq(issue), self.o_first.eq(first),
+            self.o_result.row.eq(y), self.o_result.fresh.eq(initial & ~current.accumulate),
+            self.o_result.last.eq(last_row & last_pass),
+        ]
+
+        with m.If(issue & last_row):
+            m.d.sync += [current.k_tiles.eq(current.k_tiles - 1), initial.eq(0), active.eq(~last_pass)]
+        with m.If(move):
+            m.d.sync += [active.eq(1), current.eq(pending), initial.eq(1), waiting.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [pending.eq(self.instruction), waiting.eq(1)]
+        return m
+
+    def _hazard(self, m, pending, move, current, first, initial, age):
+        """Whether the next row has to wait for earlier ones, the last of which came ``age`` cycles ago."""
+        loop = Accumulator.loop
+        same_row = Signal()
+        # A pass that lasts as long as the loop needs no distance to the next one.
+        distance = Signal(range(loop + 1))
+        with m.If(move):
+            m.d.sync += [distance.eq(0),
+                         same_row.eq((pending.y_stride == 0) & (pending.rows != 1))]
+            with m.If(pending.rows <= loop):
+                m.d.sync += distance.eq(loop + 1 - pending.rows)
+        hazard = Signal()
+        with m.If(same_row):
+            m.d.comb += hazard.eq(age < loop)
+        with m.Elif(first & initial):
+            m.d.comb += hazard.eq(current.accumulate & (age < loop))
+        with m.Elif(first):
+            m.d.comb += hazard.eq(age < distance)
+        return hazard
+
+    def _walk(self, m, pending, move, current, issue, last_row, first):
+        """X tile, Y row and line of the next row: signals."""
+        x, y, left = (Signal(16, name=name, reset_less=True) for name in ("tile", "row", "left"))
+        line = Signal.like(self.x.line)
+        next_x = Signal(16)
+        m.d.comb += [last_row.eq(left == 1), next_x.eq(current.x + current.x_k_stride)]
+        with m.If(issue):
+            m.d.sync += [y.eq(y + current.y_stride), left.eq(left - 1), line.eq(line + 1), first.eq(0)]
+            with m.If(line == self.config.size - 1):
+                m.d.sync += x.eq(x + current.x_row_stride)
+            with m.If(last_row):
+                m.d.sync += [current.x.eq(next_x), x.eq(next_x), y.eq(current.y), left.eq(current.rows),
+                             line.eq(0), first.eq(1)]
+        with m.If(move):
+            m.d.sync += [x.eq(pending.x), y.eq(pending.y), left.eq(pending.rows), line.eq(0), first.eq(1)]
+        return x, y, line

@@ -1,0 +1,133 @@
+"""Vector memory: float32 rows in several one-read-one-write banks, shared by all units."""
+
+from amaranth.hdl import Array, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .interfaces import VectorRead, VectorWrite
+
+__all__ = ["VectorBank", "VectorMemory"]
+
+_READS = ("acc_read", "a", "b", "store")
+_WRITES = ("acc_write", "d", "load")
+
+
+class VectorBank(wiring.Component):
+    """Block memory of one bank: one read and one write per cycle, read data one cycle later.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        row, width = ceil_log2(config.vector_bank_rows), 32 * config.size
+        super().__init__({
+            "read_row": In(row), "read_enable": In(1), "read_data": Out(width),
+            "write_row": In(row), "write_enable": In(1), "write_data": In(width),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(
+            shape=32 * self.config.size, depth=self.config.vector_bank_rows, init=[])
+        read = memory.read_port()
+        write = memory.write_port()
+        m.d.comb += [
+            read.addr.eq(self.read_row), read.en.eq(self.read_enable), self.read_data.eq(read.data),
+            write.addr.eq(self.write_row), write.en.eq(self.write_enable), write.data.eq(self.write_data),
+        ]
+        return m
+
+
+class VectorMemory(wiring.Component):
+    """Rows of N float32 lanes; any port reaches any bank.
+
+    ::
+
+        acc_read a b store --> priority --> bank 0 --> data
+                               of each      bank 1     by registered
+        acc_write d load ----> bank         ...        bank number
+
+    The upper address bits select the bank. Each bank does one read and one write per cycle, each for the
+    port with the highest priority among those that ask for it; the others see ``ready`` low and have to
+    wait. Priorities fall in the order below, so ``acc_read`` and ``acc_write`` are always ready. Ports
+    ``a`` and ``b`` share one read when they ask for the same row.
+
+    A row read in the very cycle in which it is written is the old row or garbage, depending on the
+    technology; one cycle later it is the new row.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    acc_read, a, b, store : In(VectorRead)
+        Read ports, highest priority first; data one cycle after the transfer.
+    acc_write, d, load : In(VectorWrite)
+        Write ports, highest priority first.
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        super().__init__({
+            **{name: In(VectorRead(config)) for name in _READS},
+            **{name: In(VectorWrite(config)) for name in _WRITES},
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        reads = [getattr(self, name) for name in _READS]
+        writes = [getattr(self, name) for name in _WRITES]
+        banks = []
+        for number in range(self.config.vector_banks):
+            m.submodules[f"bank{number}"] = bank = VectorBank(config=self.config)
+            self._connect(m, bank, number, reads, writes)
+            banks.append(bank.read_data)
+        for name, port in zip(_READS, reads, strict=True):
+            bank = Signal(ceil_log2(len(banks)), name=f"{name}_bank")
+            m.d.sync += bank.eq(self._bank(port))
+            m.d.comb += port.data.as_value().eq(Array(banks)[bank])
+        for ports in (reads, writes):
+            for i, port in enumerate(ports):
+                m.d.comb += port.ready.eq(~self._blocked(port, ports[:i]))
+        return m
+
+    def _bank(self, port):
+        return port.row[ceil_log2(self.config.vector_bank_rows):]
+
+    def _blocked(self, port, before):
+        """Whether one of the ports ``before`` asks for the same bank (but `a`, of `b`, for another row)."""
+        blocked = Const(0)
+        for other in before:
+            conflict = other.valid & (self._bank(other) == self._bank(port))
+            if port is self.b and other is self.a:
+                conflict &= other.row != port.row
+            blocked |= conflict
+        return blocked
+
+    def _connect(self, m, bank, number, reads, writes):
+        """What the first port that asks for bank ``number`` wants is what the bank does."""
+        condition = m.If
+        for port in reads:
+            with condition(port.valid & (self._bank(port) == number)):
+                m.d.comb += [bank.read_row.eq(port.row), bank.read_enable.eq(1)]
+            condition = m.Elif
+        condition = m.If
+        for port in writes:
+            with condition(port.valid & (self._bank(port) == number)):
+                m.d.comb += [bank.write_row.eq(port.row), bank.write_data.eq(port.data),
+                             bank.write_enable.eq(1)]
+            condition = m.Elif
