@@ -96,7 +96,8 @@ class FloatAdd(wiring.Component):
             small.as_value().eq(Mux(swap, self.a, self.b)),
             difference.eq(large.exponent - small.exponent),
         ]
-        subtract, sign, infinite, nan = (_register(3, name) for name in ("subtract", "sign", "infinite", "nan"))
+        subtract, sign = _register(3, "subtract"), _register(3, "sign")
+        infinite, nan = _register(3, "infinite"), _register(3, "nan")
         exponent = [_register(8, f"exponent{i}") for i in range(2)]
         augend = [_register(24, f"augend{i}") for i in range(2)]
         addend = _register(24, "addend")
@@ -272,8 +273,8 @@ def _register(shape, name):
 def _packed(m, o, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
     """Drives ``o``, one cycle later, with the float32 ``value / 2^27 * 2^(exponent - 127)``.
 
-    ``value`` has 28 bits. The top bit of ``value`` is set unless it is zero; its lowest 4 bits are rounded off. ``tiny`` makes
-    an exponent below 1 give 2^-126 instead of zero.
+    ``value`` has 28 bits. Its top bit is set unless it is zero; its lowest 4 bits are rounded off.
+    ``tiny`` makes an exponent below 1 give 2^-126 instead of zero.
     """
     reached = Signal(signed(12), name="result_exponent")
     rounded = Signal(31)

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from .float32 import NAN, NEGATIVE_ZERO, ONE, FloatAdd, FloatMul, Float32, negated, normalised, ordered
+from .float32 import NAN, NEGATIVE_ZERO, ONE, Float32, FloatAdd, FloatMul, negated, normalised, ordered
 from .isa import VectorOp
 
 __all__ = ["Source", "Hit", "LaneControl", "LaneDecoder", "Lane"]
@@ -31,16 +31,17 @@ class Hit(enum.Enum, shape=2):
 
 LaneControl = data.StructLayout({
     "source": Source, "factor_b": 1, "factor": 32, "term_b": 1, "negate_b": 1, "term": 32,
-    "scalar": 32, "against_scalar": 1, "greater": 1, "equal": 1, "less": 1, "hit": Hit, "miss_zero": 1, "nan": 1,
+    "scalar": 32, "against_scalar": 1, "greater": 1, "equal": 1, "less": 1,
+    "hit": Hit, "miss_zero": 1, "nan": 1,
 })
 """The same for all lanes and all rows of an instruction.
 
 A lane computes ``source * factor + term``, in which ``factor`` is `b` if ``factor_b``, and ``term`` is `b`
 (negated if ``negate_b``) if ``term_b``. The neutral factor is 1, the neutral term -0.
 
-``Source.CHOICE`` is what ``hit`` says if `a` compares with the scalar (``against_scalar``) or `b` as ``greater``,
-``equal`` and ``less`` allow; otherwise it is that scalar or `b`, or zero if ``miss_zero``. With ``nan``, a NaN in
-the comparison is the choice.
+``Source.CHOICE`` is what ``hit`` says if `a` compares with the scalar (``against_scalar``) or `b` as
+``greater``, ``equal`` and ``less`` allow; otherwise it is that scalar or `b`, or zero if ``miss_zero``. With
+``nan``, a NaN in the comparison is the choice.
 """
 
 _EXPONENT_BASE = 0x4B000000
@@ -130,9 +131,9 @@ class Lane(wiring.Component):
                                       | factor, |    term  |
                                       |  term ->|--------->|
 
-    Operands may arrive in different cycles. The result follows :attr:`latency` cycles after the later one, and
-    until two cycles after it neither operand may be replaced. Everything runs through multiplier and adder:
-    ``x * 1 + -0`` is x, so that no operation needs a bypass.
+    Operands may arrive in different cycles: an operand stays until the next one. The result of what the lane
+    holds after a cycle with a load is there :attr:`latency` cycles after that cycle. Everything runs through
+    multiplier and adder: ``x * 1 + -0`` is x, so that no operation needs a bypass.
 
     Members
     -------
@@ -171,8 +172,9 @@ class Lane(wiring.Component):
 
         source, factor = Signal(32, reset_less=True), Signal(32, reset_less=True)
         terms = [Signal(32, name=f"term{i}", reset_less=True) for i in range(1 + FloatMul.latency)]
+        sources = self._sources(m, a, b)
         with m.Switch(control.source):
-            for name, value in self._sources(m, a, b).items():
+            for name, value in sources.items():
                 with m.Case(name):
                     m.d.sync += source.eq(value)
         m.d.sync += [

@@ -1,0 +1,306 @@
+"""Quantizer: float32 rows become bfp8 tiles."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .float32 import Float32
+from .interfaces import TileWrite, lanes
+
+__all__ = ["ExponentMaximum", "QuantizerLane", "Quantizer"]
+
+_LATENCY = 20
+"""Cycles from the reservation of a row to its return, beyond the N that a tile takes to fill."""
+_BIAS = 127 + 6
+
+
+class ExponentMaximum(wiring.Component):
+    """The largest exponent field of a row, :attr:`latency` cycles later. One row per cycle.
+
+    Parameters
+    ----------
+    size : int
+        Lanes, a power of two.
+
+    Members
+    -------
+    row : In(N x 32)
+    o : Out(8)
+    """
+
+    def __init__(self, *, size):
+        self._size = size
+        super().__init__({"row": In(data.ArrayLayout(32, size)), "o": Out(8)})
+
+    @property
+    def size(self):
+        return self._size
+
+    @property
+    def latency(self):
+        """Two levels of comparisons per register."""
+        return (ceil_log2(self.size) + 1) // 2
+
+    def elaborate(self, platform):
+        m = Module()
+        values = [Float32(self.row[i]).exponent for i in range(self.size)]
+        level = 0
+        while len(values) > 1:
+            level += 1
+            registered = level % 2 == 0 or len(values) == 2
+            results = [Signal(8, name=f"largest{level}_{i}", reset_less=True) for i in range(len(values) // 2)]
+            pairs = zip(values[::2], values[1::2], strict=True)
+            m.d[("comb", "sync")[registered]] += [
+                result.eq(Mux(a > b, a, b)) for result, (a, b) in zip(results, pairs, strict=True)]
+            values = results
+        m.d.comb += self.o.eq(values[0])
+        return m
+
+
+class QuantizerLane(wiring.Component):
+    """One lane: keeps its element of each row until the tile's exponent is known, then rounds it.
+
+    ::
+
+        i -> | memory | -> exponent difference | -> shift, round, clip | -> o
+
+    Only what rounding can need is kept of an element: its sign, exponent, eight significant bits and whether any
+    bit below is set. The three stages behind the memory's address advance with ``advance``.
+
+    Parameters
+    ----------
+    depth : int
+        Rows, a power of two.
+
+    Members
+    -------
+    i : In(32)
+        Bits of a normalised float32.
+    write : In(1)
+    write_row, read_row : In(log2 depth)
+    advance : In(1)
+    largest : In(8)
+        Exponent field of the tile, one ``advance`` later than ``read_row``.
+    blank : In(1)
+        Zero instead of what is read, along with ``largest``.
+    o : Out(signed(8))
+        ``clip(rne(i * 2^(133 - largest)), -127, 127)``, two ``advance`` later than ``largest``.
+    """
+
+    def __init__(self, *, depth):
+        self._depth = depth
+        row = ceil_log2(depth)
+        super().__init__({
+            "i": In(32), "write": In(1), "write_row": In(row), "read_row": In(row), "advance": In(1),
+            "largest": In(8), "blank": In(1), "o": Out(signed(8)),
+        })
+
+    @property
+    def depth(self):
+        return self._depth
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = data.StructLayout({"sticky": 1, "mantissa": 7, "exponent": 8, "sign": 1})
+        m.submodules.memory = memory = Memory(shape=layout, depth=self.depth, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        f = Float32(self.i)
+        m.d.comb += [
+            write.addr.eq(self.write_row), write.en.eq(self.write),
+            write.data.sticky.eq(f.mantissa[:16].any()), write.data.mantissa.eq(f.mantissa[16:]),
+            write.data.exponent.eq(f.exponent), write.data.sign.eq(f.sign),
+            read.addr.eq(self.read_row), read.en.eq(self.advance),
+        ]
+
+        # Value 1.mantissa: seven integer bits, one to round by, one that is sticky.
+        value, sign, distance = (Signal(width, name=name, reset_less=True)
+                                 for name, width in (("value", 9), ("sign", 1), ("distance", 4)))
+        difference = Signal(8)
+        m.d.comb += difference.eq(self.largest - read.data.exponent)
+        with m.If(self.advance):
+            m.d.sync += [
+                value.eq(Mux(self.blank | (read.data.exponent == 0), 0,
+                             Cat(read.data.sticky, read.data.mantissa, 1))),
+                sign.eq(read.data.sign),
+                distance.eq(Mux(difference > 8, 8, difference)),
+            ]
+
+        shifted, magnitude = Signal(9), Signal(7)
+        result = Signal(8, reset_less=True)
+        lost = (value & ~(Const(0x1FF, 9) << distance)[:9]).any()
+        up = shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()
+        m.d.comb += [
+            shifted.eq(value >> distance),
+            magnitude.eq(shifted[2:] + up),
+            self.o.eq(result),
+        ]
+        with m.If(self.advance):
+            m.d.sync += result.eq(Mux(sign, -magnitude, magnitude))
+        return m
+
+
+class Quantizer(wiring.Component):
+    """Collects rows of float32 and writes them as bfp8 tiles, one row per cycle throughout.
+
+    ::
+
+        row --+--> QuantizerLane x N: rows of several tiles -----> shift, round --> tile
+              |                                                         |
+              +--> ExponentMaximum --> of the tile --> tiles' FIFO -----+
+
+    A tile ends after N rows, or earlier with a row that is ``end``; the rows that it lacks are zeros. With
+    largest element ``x``, the exponent is ``E = floor(log2 |x|) - 6`` (0 for a tile of zeros) and a mantissa
+    ``clip(rne(value * 2^-E), -127, 127)``.
+
+    There is no backpressure on rows: whoever starts to compute one reserves its place before, with
+    ``reserve`` in a cycle where ``room`` is set.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    reserve : In(1), room : Out(1)
+    row : In(N x 32), valid, end, last : In(1)
+        A normalised row; the last of its inner loop; the last of all.
+    address : In(16)
+        Tile for the oldest rows that were not written; goes on after a cycle with ``next``.
+    next, wrap : Out(1)
+        The tile at ``address`` is on its way; it ended with a row that was ``end``.
+    tile : Out(TileWrite)
+    finished : Out(1)
+        Pulse: the tile that ended with the ``last`` row was written.
+    idle : Out(1)
+        No tile is complete but not written, except one that is ``outside``.
+    outside : Out(1)
+        A complete tile waits until reset because there is no tile ``address``.
+    non_finite : Out(1)
+        There was an infinity or a NaN in a tile. Neither this tile nor any later one is written, until
+        reset; apart from that, all goes on.
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        super().__init__({
+            "reserve": In(1), "room": Out(1),
+            "row": In(lanes(config)), "valid": In(1), "end": In(1), "last": In(1),
+            "address": In(16), "next": Out(1), "wrap": Out(1),
+            "tile": Out(TileWrite(config)),
+            "finished": Out(1), "idle": Out(1), "outside": Out(1), "non_finite": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    @property
+    def depth(self):
+        """Rows that have room: enough for one row per cycle in spite of the latencies."""
+        return 1 << ceil_log2(self.config.size + _LATENCY)
+
+    def elaborate(self, platform):
+        m = Module()
+        size, depth = self.config.size, self.depth
+        layout = data.StructLayout({"largest": 8, "count": ceil_log2(size), "end": 1, "last": 1})
+        m.submodules.tiles = tiles = SyncFIFOBuffered(width=layout.size, depth=depth)
+        lane = [QuantizerLane(depth=depth) for _ in range(size)]
+        for i in range(size):
+            m.submodules[f"lane{i}"] = lane[i]
+
+        release = Signal()
+        free = Signal(range(depth + 1), init=depth)
+        m.d.sync += free.eq(free - self.reserve + release)
+        m.d.comb += self.room.eq(free != 0)
+
+        complete = self._collect(m, layout, lane, tiles)
+        written = self._emit(m, layout(tiles.r_data), lane, tiles, release)
+
+        pending = Signal(range(depth + 1))
+        m.d.sync += pending.eq(pending + complete - written)
+        m.d.comb += self.idle.eq((pending == 0) | self.outside & ~self._moving)
+        return m
+
+    def _collect(self, m, layout, lane, tiles):
+        """Rows into the lanes, complete tiles into the FIFO; returns whether a tile is complete."""
+        m.submodules.maximum = maximum = ExponentMaximum(size=self.config.size)
+        count = Signal(ceil_log2(self.config.size))
+        write_row = Signal(ceil_log2(self.depth))
+        complete = Signal()
+        m.d.comb += [
+            complete.eq(self.valid & (self.end | (count == self.config.size - 1))),
+            maximum.row.eq(self.row),
+        ]
+        with m.If(self.valid):
+            m.d.sync += [write_row.eq(write_row + 1), count.eq(Mux(complete, 0, count + 1))]
+        for i, one in enumerate(lane):
+            m.d.comb += [one.i.eq(self.row[i]), one.write.eq(self.valid), one.write_row.eq(write_row)]
+
+        # What belongs to a row goes along with the search for its maximum.
+        flags = data.StructLayout({"valid": 1, "complete": 1, "count": len(count), "end": 1, "last": 1})
+        along = [Signal(flags, name=f"along{i}") for i in range(maximum.latency)]
+        m.d.sync += [
+            along[0].eq(Cat(self.valid, complete, count, self.end, self.last)),
+            *(after.eq(before) for before, after in zip(along, along[1:], strict=False)),
+        ]
+        running, largest = Signal(8), Signal(8)
+        described = layout(tiles.w_data)
+        m.d.comb += [
+            largest.eq(Mux(maximum.o > running, maximum.o, running)),
+            described.largest.eq(largest), described.count.eq(along[-1].count),
+            described.end.eq(along[-1].end), described.last.eq(along[-1].last),
+            tiles.w_en.eq(along[-1].complete),
+        ]
+        with m.If(along[-1].valid):
+            m.d.sync += running.eq(Mux(along[-1].complete, 0, largest))
+        return complete
+
+    def _emit(self, m, head, lane, tiles, release):
+        """Complete tiles into the memory; returns whether the last row of one leaves."""
+        size = self.config.size
+        line = Signal(ceil_log2(size))
+        read_row = Signal(ceil_log2(self.depth))
+        advance, step, stored, infinite = Signal(), Signal(), Signal(), Signal()
+        stage = data.StructLayout({
+            "present": 1, "dropped": 1, "ended": 1, "last": 1, "blank": 1, "line": len(line),
+            "tile": len(self.tile.tile), "largest": 8})
+        stages = [Signal(stage, name=f"stage{i}") for i in range(3)]
+        m.d.comb += [
+            self.outside.eq(tiles.r_rdy & (self.address >= self.config.tiles)),
+            step.eq(advance & tiles.r_rdy & ~self.outside),
+            stored.eq(line <= head.count),
+            release.eq(step & stored),
+            infinite.eq(head.largest == 0xFF),
+            self.next.eq(step & (line == size - 1)), self.wrap.eq(head.end),
+            tiles.r_en.eq(self.next),
+        ]
+        with m.If(step):
+            m.d.sync += [line.eq(line + 1), read_row.eq(read_row + stored)]
+            with m.If(infinite):
+                m.d.sync += self.non_finite.eq(1)
+        with m.If(advance):
+            m.d.sync += [
+                stages[0].present.eq(step), stages[0].dropped.eq(infinite | self.non_finite),
+                stages[0].ended.eq(self.next), stages[0].last.eq(head.last), stages[0].blank.eq(~stored),
+                stages[0].line.eq(line), stages[0].tile.eq(self.address), stages[0].largest.eq(head.largest),
+                stages[1].eq(stages[0]), stages[2].eq(stages[1]),
+            ]
+        for one in lane:
+            m.d.comb += [one.read_row.eq(read_row), one.advance.eq(advance),
+                         one.largest.eq(stages[0].largest), one.blank.eq(stages[0].blank)]
+
+        out = stages[2]
+        written = advance & out.present & out.ended
+        self._moving = stages[0].present | stages[1].present | stages[2].present
+        m.d.comb += [
+            self.tile.valid.eq(out.present & ~out.dropped),
+            advance.eq(~self.tile.valid | self.tile.ready),
+            self.tile.tile.eq(out.tile), self.tile.line.eq(out.line),
+            self.tile.data.eq(Cat(one.o for one in lane)),
+            self.tile.exponent.eq(Mux(out.largest == 0, 0, out.largest - _BIAS)),
+            self.finished.eq(written & out.last),
+        ]
+        return written
