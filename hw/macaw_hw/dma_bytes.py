@@ -1,0 +1,169 @@
+"""Byte alignment in the DMA engine, and conversion of pixels."""
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+__all__ = ["rotate", "at_least", "uint8_to_float32", "float32_to_uint8", "Beat", "Word", "BytePacker"]
+
+
+def rotate(m, value, amount, width=8):
+    """``value`` with element ``i`` moved to ``i + amount``, modulo the number of elements.
+
+    ``width`` is the size of an element in bits; there are 2 to the length of ``amount`` elements. The
+    result is a combinational signal.
+    """
+    for bit in range(len(amount)):
+        cut = len(value) - (width << bit)
+        turned = Signal(len(value), name=f"turned{1 << bit}")
+        m.d.comb += turned.eq(Mux(amount[bit], Cat(value[cut:], value[:cut]), value))
+        value = turned
+    return value
+
+
+def at_least(m, bound, elements, width=8):
+    """A mask of ``elements`` times ``width`` bits: those of element ``i`` are set where ``i >= bound``."""
+    bits, mask = Signal(elements, name="from_bound"), Signal(elements * width, name="mask")
+    m.d.comb += bits.eq(Cat(bound <= i for i in range(elements)))
+    m.d.comb += mask.eq(Cat(bits[i].replicate(width) for i in range(elements)))
+    return mask
+
+
+def uint8_to_float32(m, value):
+    """Bits of the float32 equal to the 8-bit ``value``, as a combinational signal."""
+    zeros, result = Signal(3, name="leading_zeros"), Signal(32, name="float32")
+    for bit in (2, 1, 0):
+        shift = 1 << bit
+        shifted = Signal(8, name=f"shifted{shift}")
+        m.d.comb += [zeros[bit].eq(~value[8 - shift:].any()),
+                     shifted.eq(Mux(zeros[bit], value << shift, value))]
+        value = shifted
+    # Bit 7 is now the hidden one of the significand; only zero has none.
+    with m.If(value[7]):
+        m.d.comb += result.eq(Cat(C(0, 16), value[:7], (134 - zeros)[:8]))
+    return result
+
+
+def float32_to_uint8(m, value):
+    """The float32 ``value`` (bits) rounded half to even and clipped to 0..255, and whether it is not finite."""
+    exponent, negative = value[23:31], value[31]
+    # For 128 <= value < 256, eight bits of integer and one below; smaller values shift right by up to 8.
+    lost, kept = Signal(8, name="lost"), Signal(9, name="kept")
+    rounded, result = Signal(9, name="rounded"), Signal(8, name="uint8")
+    up = kept[0] & (kept[1] | lost.any() | value[:15].any())
+    m.d.comb += [
+        Cat(lost, kept).eq(Cat(C(0, 8), value[15:23], C(1, 1)) >> (6 - exponent[:4])[:4]),
+        rounded.eq(kept[1:] + up),
+    ]
+    with m.If(~negative & (exponent >= 126)):
+        m.d.comb += result.eq(Mux((exponent > 134) | rounded[8], 255, rounded[:8]))
+    return result, exponent == 255
+
+
+class Beat(data.StructLayout):
+    """One beat of read data: of its bytes, ``start`` to ``end`` (inclusive) count.
+
+    ``group_end`` and ``last`` mark the last beat of a group of rows and of an instruction. With ``error``
+    (the bus) or ``outside`` (the window) there are no data.
+    """
+    def __init__(self, config):
+        offset = unsigned(exact_log2(config.bus_bytes))
+        super().__init__({
+            "data": unsigned(8 * config.bus_bytes), "start": offset, "end": offset,
+            "group_end": unsigned(1), "last": unsigned(1), "error": unsigned(1), "outside": unsigned(1),
+        })
+
+
+class Word(data.StructLayout):
+    """``bus_bytes`` bytes of a group of rows, all of them full but the last, which zeros fill.
+
+    ``upper`` says that bytes of the upper half count; other fields are those of `Beat`.
+    """
+    def __init__(self, config):
+        super().__init__({
+            "data": unsigned(8 * config.bus_bytes), "upper": unsigned(1),
+            "group_end": unsigned(1), "last": unsigned(1), "error": unsigned(1), "outside": unsigned(1),
+        })
+
+
+class BytePacker(wiring.Component):
+    """Packs the bytes that count of consecutive beats into full words, group by group.
+
+    ::
+
+        i --> rotate to the fill level --> register --+--> bytes from the fill level on --> o
+                                                      |                                     ^
+                                                      +--> residue --> bytes below ---------+
+
+    One beat per cycle, and one cycle more where the end of a group does not fit the word that it
+    completes. Latency is one cycle.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    i : In(stream of Beat)
+    o : Out(stream of Word)
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        super().__init__({"i": In(stream.Signature(Beat(config))), "o": Out(stream.Signature(Word(config)))})
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        size = self.config.bus_bytes
+        offset = exact_log2(size)
+        beat, word = self.i.p, self.o.p
+
+        # First stage: rotate so that the first byte that counts comes to the fill level.
+        fill, following = Signal(offset), Signal(offset + 1)
+        amount = Signal(offset)
+        m.d.comb += [
+            amount.eq(fill - beat.start),
+            following.eq(fill + (beat.end - beat.start)[:offset] + 1),
+        ]
+        turned = rotate(m, beat.data, amount)
+        valid, taken = Signal(), Signal()
+        item, level, total = Signal(Word(self.config)), Signal(offset), Signal(offset + 1)
+        m.d.comb += self.i.ready.eq(~valid | taken)
+        with m.If(self.i.ready):
+            m.d.sync += valid.eq(self.i.valid)
+        with m.If(self.i.ready & self.i.valid):
+            m.d.sync += [
+                item.data.eq(turned), level.eq(fill), total.eq(following),
+                item.group_end.eq(beat.group_end), item.last.eq(beat.last),
+                item.error.eq(beat.error), item.outside.eq(beat.outside),
+                fill.eq(Mux(beat.group_end, 0, following)),
+            ]
+
+        # Second stage: residue below the level, new bytes from it on.
+        residue, merged, chosen = Signal(8 * size), Signal(8 * size), Signal(8 * size)
+        rest = Signal()  # the bytes of the item that did not fit make the group's last word
+        final, short, full = Signal(), Signal(), total[offset]
+        new = at_least(m, level, size)
+        unused = at_least(m, total[:offset], size)
+        m.d.comb += [
+            merged.eq((item.data & new) | (residue & ~new)),
+            chosen.eq(Mux(rest, item.data, merged)),
+            final.eq(item.group_end & (rest | ~full | (total[:offset] == 0))),
+            short.eq(final & (rest | ~full)),
+            word.data.eq(Mux(short, chosen & ~unused, chosen)),
+            word.upper.eq(~short | (total[:offset] > size // 2)),
+            word.group_end.eq(final), word.last.eq(final & item.last),
+            word.error.eq(item.error), word.outside.eq(item.outside),
+            self.o.valid.eq(valid & (full | item.group_end | item.error | item.outside)),
+            taken.eq(valid & (~self.o.valid | (self.o.ready & (final | ~item.group_end)))),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += rest.eq(item.group_end & ~final)
+        with m.If(taken):
+            m.d.sync += residue.eq(Mux(full, item.data, merged))
+        return m

@@ -1,0 +1,254 @@
+"""Load unit: memory to vector memory or tile memory."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2, exact_log2
+
+from .dma_address import BurstGenerator, Setup
+from .dma_bytes import BytePacker, Word, uint8_to_float32
+from .interfaces import AxiRead, TileWrite, Unit, VectorWrite
+from .isa import LOAD, DataFormat, Fault
+
+__all__ = ["OUTSTANDING", "SETUPS", "RowWriter", "LoadUnit"]
+
+OUTSTANDING = 16
+"""Bursts in flight in each direction."""
+SETUPS = 4
+"""Instructions whose addresses may be ahead of their data."""
+
+
+class RowWriter(wiring.Component):
+    """Collects words into rows of the vector memory, or lines of the tile memory, and writes them.
+
+    FLOAT32 takes one word per cycle, UINT8 and BFP8 half a word where the bus is 2 N bytes wide, as long
+    as the memory takes a row (line) when it is complete.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    setup : In(stream of Setup)
+        One for each instruction.
+    i : In(stream of Word)
+    vector, tile : Out(VectorWrite), Out(TileWrite)
+    stop : In(1)
+        Write nothing any more.
+    done, fault : Out(1), Out(Fault)
+        As in `interfaces.Unit`.
+    active, blocked : Out(1)
+        An instruction is in execution; a memory does not take its row.
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        super().__init__({
+            "setup": In(stream.Signature(Setup)), "i": In(stream.Signature(Word(config))),
+            "vector": Out(VectorWrite(config)), "tile": Out(TileWrite(config)),
+            "stop": In(1), "done": Out(1), "fault": Out(Fault), "active": Out(1), "blocked": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        config, word = self.config, self.i.p
+        size = config.size
+        format, started = Signal(DataFormat), Signal()
+        tiles = format == DataFormat.BFP8
+        floats = format == DataFormat.FLOAT32
+
+        # A bus of 2 N bytes brings two rows of bytes in a word.
+        half = Signal()
+        whole = Signal()
+        parts = config.row_bytes // config.bus_bytes
+        part = Signal(range(parts))
+        piece = Signal(8 * size)
+        if config.bus_bytes == size:
+            m.d.comb += [piece.eq(word.data), whole.eq(1)]
+        else:
+            m.d.comb += [piece.eq(Mux(half, word.data[8 * size:], word.data)),
+                         whole.eq(floats | half | ~word.upper)]
+
+        # Local addresses. The counter has one bit more than the memories; beyond them it stays there.
+        tile_bits, row_bits = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
+        local = Signal(16)
+        line, exponent_line = Signal(exact_log2(size)), Signal()
+        outside, complete = Signal(), Signal()
+        m.d.comb += [
+            outside.eq(Mux(tiles, local[tile_bits:].any(), local[row_bits:].any())),
+            complete.eq(~floats | (part == parts - 1) | word.group_end),
+        ]
+
+        pending, granted, step, wrong = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            pending.eq(self.vector.valid | self.tile.valid),
+            granted.eq((self.vector.valid & self.vector.ready) | (self.tile.valid & self.tile.ready)),
+            self.blocked.eq(pending & ~granted),
+            wrong.eq(word.error | word.outside | (complete & outside)),
+            step.eq(self.i.valid & started & ~wrong & ~self.blocked & ~self.stop),
+            self.i.ready.eq(step & whole),
+            self.active.eq(started | pending),
+        ]
+        # A fault waits until what came before it is written and reported.
+        with m.If(self.i.valid & started & wrong & ~pending & ~self.stop):
+            m.d.sync += self.fault.eq(Mux(word.error, Fault.BUS_READ,
+                                          Mux(word.outside, Fault.WINDOW, Fault.LOCAL_ADDRESS)))
+
+        closing = Signal()
+        m.d.sync += self.done.eq(granted & closing)
+        with m.If(granted | self.stop):
+            m.d.sync += [self.vector.valid.eq(0), self.tile.valid.eq(0)]
+        with m.If(step):
+            m.d.sync += [
+                closing.eq(word.last & whole),
+                self.vector.valid.eq(~tiles & complete), self.tile.valid.eq(tiles & ~exponent_line),
+                self.vector.row.eq(local), self.tile.tile.eq(local), self.tile.line.eq(line),
+                half.eq(~whole),
+            ]
+            with m.If(tiles):
+                with m.If(exponent_line):
+                    m.d.sync += [exponent_line.eq(0), self.tile.exponent.eq(piece)]
+                with m.Else():
+                    m.d.sync += [line.eq(line + 1), exponent_line.eq(line == size - 1),
+                                 local.eq(local + (line == size - 1))]
+            with m.Elif(complete):
+                m.d.sync += [local.eq(local + 1), part.eq(0)]
+            with m.Else():
+                m.d.sync += part.eq(part + 1)
+        self._row(m, step, format, part, piece)
+
+        m.d.comb += self.setup.ready.eq(~started | (step & word.last & whole))
+        with m.If(self.setup.ready):
+            m.d.sync += [started.eq(self.setup.valid), format.eq(self.setup.p.format),
+                         local.eq(self.setup.p.local), exponent_line.eq(1)]
+        return m
+
+    def _row(self, m, step, format, part, piece):
+        """The row register; lines of tiles use its lowest bytes."""
+        width = 8 * self.config.bus_bytes
+        pixels = [uint8_to_float32(m, piece[8 * lane:8 * lane + 8]) for lane in range(self.config.size)]
+        row = Signal(8 * self.config.row_bytes)
+        m.d.comb += [self.vector.data.eq(row), self.tile.data.eq(row[:8 * self.config.size])]
+        with m.If(step), m.Switch(format):
+            with m.Case(DataFormat.FLOAT32):
+                for index in range(len(row) // width):
+                    with m.If(part == index):
+                        m.d.sync += row[width * index:width * (index + 1)].eq(self.i.p.data)
+                with m.If(part == 0):
+                    m.d.sync += row[width:].eq(0)
+            with m.Case(DataFormat.UINT8):
+                m.d.sync += row.eq(Cat(pixels))
+            with m.Default():
+                m.d.sync += row[:8 * self.config.size].eq(piece)
+
+
+class LoadUnit(wiring.Component):
+    """Executes LOAD: memory to vector memory (FLOAT32, UINT8) or tile memory (BFP8).
+
+    ::
+
+        instruction -> BurstGenerator -+--> AR
+                            |          +--> info of each burst --+
+                            |                                    v
+                            |                              R --> + -> BytePacker -> RowWriter -> vector, tile
+                            +--> setups of instructions ----------------------------^
+
+    Addresses run ahead of data by up to 16 bursts and 4 instructions, so that consecutive loads hide the
+    latency of the memory. Long runs take one beat per cycle (half of that for UINT8 and BFP8 where the
+    bus is 2 N bytes wide); short ones issue one burst per cycle. The first address follows its
+    instruction after 4 cycles, the first row its last beat after 3.
+
+    After a fault nothing more is written locally and no burst starts. Of an instruction that faults,
+    rows that were complete before the faulting run (window) or beat (bus) are written.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    control : In(Unit(LOAD))
+    axi : Out(AxiRead)
+    vector, tile : Out(VectorWrite), Out(TileWrite)
+    window_base, window_limit : In(address_width + 1)
+        First byte that may be read, and first byte beyond. Constant while not idle.
+    halt : In(1)
+        Start no burst, write nothing, and swallow what arrives; until reset.
+    idle : Out(1)
+        No burst is outstanding or offered.
+    """
+
+    def __init__(self, *, config):
+        self._config = config
+        width = config.address_width + 1
+        super().__init__({
+            "control": In(Unit(LOAD)), "axi": Out(AxiRead(config)),
+            "vector": Out(VectorWrite(config)), "tile": Out(TileWrite(config)),
+            "window_base": In(width), "window_limit": In(width), "halt": In(1), "idle": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        config, control, axi = self.config, self.control, self.axi
+        m.submodules.bursts = bursts = BurstGenerator(config=config)
+        m.submodules.packer = packer = BytePacker(config=config)
+        m.submodules.rows = rows = RowWriter(config=config)
+        m.submodules.setups = setups = SyncFIFO(width=Setup.size, depth=SETUPS)
+        wiring.connect(m, wiring.flipped(control.instruction), bursts.instruction)
+        wiring.connect(m, packer.o, rows.i)
+        wiring.connect(m, rows.vector, wiring.flipped(self.vector))
+        wiring.connect(m, rows.tile, wiring.flipped(self.tile))
+        stop = Signal()
+        m.d.comb += [
+            bursts.window_base.eq(self.window_base), bursts.window_limit.eq(self.window_limit),
+            setups.w_data.eq(bursts.setup.p), setups.w_en.eq(bursts.setup.valid),
+            bursts.setup.ready.eq(setups.w_rdy),
+            rows.setup.p.eq(setups.r_data), rows.setup.valid.eq(setups.r_rdy), setups.r_en.eq(rows.setup.ready),
+            stop.eq(self.halt | (rows.fault != Fault.NONE)), rows.stop.eq(stop),
+            control.done.eq(rows.done), control.fault.eq(rows.fault),
+            control.busy.eq(rows.active | setups.r_rdy | control.instruction.valid),
+            control.wait_memory.eq(rows.blocked),
+            control.wait_other.eq(control.busy & ~rows.blocked & ~rows.i.valid),
+        ]
+
+        offset = exact_log2(config.bus_bytes)
+        layout = data.StructLayout({"start": offset, "end": offset, "group_end": 1, "last": 1, "outside": 1})
+        m.submodules.infos = infos = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        burst, info = bursts.o.p, data.View(layout, infos.r_data)
+        issue = Signal()
+        m.d.comb += [
+            bursts.o.ready.eq((~axi.arvalid | axi.arready) & infos.w_rdy & ~stop),
+            issue.eq(bursts.o.valid & bursts.o.ready),
+            infos.w_en.eq(issue),
+            infos.w_data.eq(Cat(burst.address[:offset], burst.end, burst.group_end, burst.last, burst.fault)),
+        ]
+        with m.If(~axi.arvalid | axi.arready):
+            m.d.sync += axi.arvalid.eq(issue & ~burst.fault)
+        with m.If(issue):
+            m.d.sync += [axi.araddr[offset:].eq(burst.address[offset:]), axi.arlen.eq(burst.length)]
+
+        beat, begin, moved = packer.i.p, Signal(init=1), Signal()
+        m.d.comb += [
+            axi.rready.eq(stop | (packer.i.ready & infos.r_rdy & ~info.outside)),
+            moved.eq(axi.rvalid & axi.rready),
+            packer.i.valid.eq(infos.r_rdy & (axi.rvalid | info.outside) & ~stop),
+            beat.data.eq(axi.rdata), beat.error.eq(~info.outside & axi.rresp.any()),
+            beat.start.eq(Mux(begin, info.start, 0)), beat.end.eq(Mux(axi.rlast, info.end, ~0)),
+            beat.group_end.eq(axi.rlast & info.group_end), beat.last.eq(axi.rlast & info.last),
+            beat.outside.eq(info.outside),
+            infos.r_en.eq(Mux(info.outside, packer.i.ready | stop, moved & axi.rlast)),
+            self.idle.eq(~axi.arvalid & ~infos.r_rdy),
+        ]
+        with m.If(moved):
+            m.d.sync += begin.eq(axi.rlast)
+        return m
