@@ -33,9 +33,19 @@ def main(arguments=None):
         code = _fail("interrupted", _INTERRUPTED)
     except OSError as error:
         code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), debug=debug)
-    except (MacawError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
         code = _fail(str(error), debug=debug)
     sys.exit(code or 0)
+
+
+def _expected():
+    """Exceptions whose message is meant for the user; any other is a defect, and its traceback is shown."""
+    from macaw_sim.tools import ToolError
+    from macaw_sim.verilator.build import BuildError
+
+    return MacawError, ValueError, ToolError, BuildError
 
 
 def _fail(message, code=1, debug=False):
