@@ -110,12 +110,15 @@ def verilator_environment(*, make_variables=None, jobs=None):
     variables = {"CXX": cxx.path, "LINK": cxx.path, "PYTHON3": sys.executable, **(make_variables or {})}
     environment = dict(os.environ)
     if tool.root is not None:
+        if re.search(r"\s", tool.root):
+            raise ToolError(f"Verilator is in {tool.root!r}, and make cannot work with a blank in that path: "
+                            "install into a folder without blanks")
         environment["VERILATOR_ROOT"] = tool.root
         variables |= _precompiled_header_variables(cxx)
     else:
         environment.pop("VERILATOR_ROOT", None)
-    environment.pop("MAKELEVEL", None)
-    environment.pop("MFLAGS", None)
+    for name in ("MAKELEVEL", "MFLAGS"):
+        environment.pop(name, None)
     environment["PATH"] = os.path.dirname(tool.path) + os.pathsep + environment.get("PATH", "")
     # GNU make reads this variable as a command line, with backslashes before blanks.
     overrides = [f"{name}={value}".replace(" ", "\\ ") for name, value in variables.items()]
@@ -123,7 +126,6 @@ def verilator_environment(*, make_variables=None, jobs=None):
     return environment
 
 
-@cache
 def has_header(name, *libraries):
     """Whether a C++ program that includes ``<name>`` compiles and links with ``libraries``."""
     command = [compiler().path, "-x", "c++", "-", "-o", os.devnull, *(f"-l{lib}" for lib in libraries)]
