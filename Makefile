@@ -59,7 +59,7 @@ endef
 	  $(call missing,$(PYTHON) cannot make virtual environments; install its venv module (Debian: apt install python3-venv))
 	@command -v perl >/dev/null || \
 	  $(call missing,perl is missing and Verilator needs it (Debian: apt install perl))
-	@{ [ -z "$$CXX" ] || command -v $$CXX; } >/dev/null && { command -v g++ || command -v clang++; } >/dev/null || \
+	@{ command -v "$${CXX:-c++}" || command -v g++ || command -v clang++; } >/dev/null || \
 	  $(call missing,a C++ compiler is missing and Verilator needs it (Debian: apt install g++))
 	$(PYTHON) -m venv .venv
 

@@ -277,6 +277,7 @@ def _measured(counters, useful_macs, config, images):
 
 
 def _hardware_hash(config):
-    from macaw_hw import verilog
+    from macaw_hw.verilog import describe
+    from macaw_sim.verilator.build import cached_verilog
 
-    return verilog.describe(config, verilog.generate(config))["sha256"]
+    return describe(config, cached_verilog(config))["sha256"]
