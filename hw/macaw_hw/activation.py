@@ -187,9 +187,9 @@ class ActivationUnit(wiring.Component):
     Without conflicts, the first result reaches ``d`` :attr:`latency` cycles after the transfer of the
     instruction, and each further row takes one cycle.
 
-    Faults: LOCAL_ADDRESS once all results before the row or tile in question have been written; NON_FINITE at the
-    end of an instruction, if an infinity or NaN was to go to a tile (no tile from that one on is written), and
-    unless LOCAL_ADDRESS comes before. After a fault the unit waits for its reset.
+    LOCAL_ADDRESS is reported when an address is outside and what was under way has been written. NON_FINITE is
+    reported at the end of an instruction if an infinity or NaN was to go to a tile; no tile from that one on is
+    written. The two never depend on timing. After a fault the unit waits for its reset.
 
     Parameters
     ----------
