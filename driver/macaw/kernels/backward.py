@@ -1,0 +1,73 @@
+"""Gradients on their way back: through the activation, and into the biases."""
+
+from macaw_hw.isa import VectorOp
+
+from .context import Block
+
+__all__ = ["OffsetGradients", "from_loss", "through_activation"]
+
+
+class OffsetGradients:
+    """Sums of the output gradients over the batch: the gradients of the biases.
+
+    Order of additions: within each tile of N samples by halves (sample i plus sample i + N/2, then i plus i + N/4, and
+    so on); then tiles in ascending order.
+    """
+
+    def __init__(self, job):
+        self._job = job
+        self.rows = {layer.index: Block(job.rows.allocate(layer.y.tiles, job.others), layer.y.tiles)
+                     for layer in job.plan.layers if layer.bias is not None}
+
+    def add(self, layer, batch, group, gradient):
+        """Thread: add one group for one block, whose rows are used up."""
+        job, n = self._job, self._job.n
+        if layer.bias is None:
+            return
+        if batch.rows < batch.pitch:
+            yield job.op(VectorOp.FILL, Block(gradient.start + batch.rows, batch.pitch - batch.rows, gradient.panels,
+                                              batch.pitch))
+        half = n // 2
+        while half:
+            upper = Block(gradient.start, half, gradient.panels * batch.tiles, n)
+            lower = Block(gradient.start + half, half, gradient.panels * batch.tiles, n)
+            yield job.op(VectorOp.ADD, upper, upper, lower)
+            half //= 2
+        total = self.rows[layer.index].part(0, 1, group)
+        for tile in range(batch.tiles):
+            row = Block(gradient.start + tile * n, len(group), step=batch.pitch)
+            if batch.index == tile == 0:
+                yield job.op(VectorOp.MOVE, total, row)
+            else:
+                yield job.op(VectorOp.ADD, total, total, row)
+
+
+def through_activation(job, layer, batch, group, sums, gradients):
+    """Thread: the gradient of one group of a layer's outputs, in ``sums``, becomes that of its linear part, in tiles
+    for the weight gradient (and for the input gradient), and is added to the gradient of the bias."""
+    place = job.tiles.create(job.dy[layer.index].panel(batch, group)), batch.tiles
+    if layer.relu:
+        panel = job.saved(layer, batch, group)
+        with job.rows.use(panel) as (start,):
+            saved = Block(start, batch.rows, len(group), batch.pitch)
+            yield job.op(VectorOp.SELECT_GT, sums, saved, sums, scalar=0.0, tile=place)
+        job.rows.drop(panel)
+    else:
+        yield job.op(VectorOp.MOVE, None, sums, tile=place)
+    if layer.index > 0:
+        place = job.tiles.create(job.dy_streamed[layer.index].panel(batch, group)), batch.tiles
+        yield job.op(VectorOp.MOVE, None, sums, tile=place)
+    yield from gradients.add(layer, batch, group, sums)
+
+
+def from_loss(job, layer, batch, gradient, emit, gradients):
+    """Thread: the gradient of the outputs, computed by ``emit`` into ``gradient``, becomes tiles and is added to the
+    gradient of the bias."""
+    panels = [job.dy_streamed, job.dy] if layer.index > 0 else [job.dy]
+    for group in layer.y.groups:
+        first, *others = [job.tiles.create(activations[layer.index].panel(batch, group)) for activations in panels]
+        yield emit(group, (first, batch.tiles))
+        part = gradient.part(group.start, len(group))
+        for start in others:
+            yield job.op(VectorOp.MOVE, None, part, tile=(start, batch.tiles))
+        yield from gradients.add(layer, batch, group, part)

@@ -1,0 +1,133 @@
+"""One run of a network over one batch: its blocks, its buffers in memory, and its panels."""
+
+from ..memory import Panel
+from .context import Batch, Context
+
+__all__ = ["Activations", "Job", "Workspace"]
+
+
+class Activations:
+    """Tiles of the features at one boundary, in panels of one group by one block: [feature tile][sample tile].
+
+    Parameters
+    ----------
+    name : str
+        Unique in the tile memory.
+    boundary : macaw.plan.Boundary
+    banks : range
+        Of the tile memory.
+    home : int
+        Byte address of the place for panels that do not stay on chip.
+    """
+
+    def __init__(self, name, boundary, banks, home, tile_bytes):
+        self._name, self._boundary, self._banks = name, boundary, banks
+        self._home, self._tile_bytes = home, tile_bytes
+
+    def panel(self, batch, group):
+        before = batch.start // (batch.pitch // batch.tiles) * self._boundary.tiles
+        address = self._home + (before + group.start * batch.tiles) * self._tile_bytes
+        return Panel((self._name, batch.index, group.start), len(group) * batch.tiles, address, self._banks)
+
+
+class Workspace:
+    """Buffers in the memory of the device for batches of up to ``samples``.
+
+    Attributes
+    ----------
+    pixels, features : Tensor
+        Input as uint8 or float32, blocked: [tiles][samples][N]. With fewer samples than ``samples`` the blocks are
+        just as much smaller; that holds for all these buffers.
+    targets : Tensor
+        One-hot uint8, [tiles][samples][N].
+    outputs : Tensor
+        float32 [tiles][samples][N].
+    losses : Tensor
+        float32 [samples][N]: the loss of each sample, in every lane.
+    mask : Tensor
+        float32 [tiles][N]: 0, and -1e30 in the padding lanes of the outputs.
+    """
+
+    def __init__(self, plan, samples, training):
+        config, n = plan.config, plan.config.size
+        self.samples = samples
+        tiles = -(-samples // n)
+        first, last = plan.layers[0].x, plan.layers[-1].y
+        self.pixels = plan.allocate("pixels", first.tiles * samples * n)
+        self.features = plan.allocate("features", first.tiles * samples * config.row_bytes)
+        self.outputs = plan.allocate("outputs", last.tiles * samples * config.row_bytes)
+        self.mask = plan.allocate("mask", last.tiles * config.row_bytes)
+        self.mask.view("<f4", (last.tiles * n,))[last.features:] = -1e30
+        boundaries = [layer.x for layer in plan.layers] + [last]
+        def spill(what, boundary, unit):
+            return plan.allocate(what, boundary.tiles * tiles * unit).address
+        self.x_homes = [spill("x", boundary, config.tile_bytes) for boundary in boundaries]
+        if training:
+            self.targets = plan.allocate("targets", last.tiles * samples * n)
+            self.losses = plan.allocate("losses", samples * config.row_bytes)
+            self.dy_homes = [spill("dy", boundary, config.tile_bytes) for boundary in boundaries]
+            self.dx_homes = [spill("dx", boundary, config.tile_bytes) for boundary in boundaries]
+            self.saved_homes = [spill("saved", boundary, n * config.row_bytes) for boundary in boundaries]
+
+
+class Job(Context):
+    """A program under construction for one batch.
+
+    Parameters
+    ----------
+    plan : macaw.plan.Plan
+    workspace : Workspace
+    samples : int
+    pixels : bool
+        The input is uint8, used as x / 255; otherwise float32.
+    training : bool
+
+    Attributes
+    ----------
+    batches : list of Batch
+    x : list of Activations
+        Inputs of the layers.
+    dy, dy_streamed : list of Activations
+        Gradients of the layers' outputs, as the array's stationary and streamed operand.
+    softmax : bool
+        The outputs go through a softmax.
+    """
+
+    def __init__(self, plan, workspace, samples, pixels, training):
+        super().__init__(plan.config)
+        self.plan, self.workspace, self.samples = plan, workspace, samples
+        self.pixels, self.training = pixels, training
+        self.softmax = training or plan.softmax
+        self.batches = Batch.blocks(samples, self._block_size(), self.n)
+        def activations(name, boundary, banks, home):
+            return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)
+        boundaries = [plan.layers[0].x, *(layer.y for layer in plan.layers)]
+        self.x = [activations("x", boundary, plan.streamed, home)
+                  for boundary, home in zip(boundaries, workspace.x_homes, strict=True)]
+        if training:
+            self.dy = [activations("dy", boundary, plan.stationary, home)
+                       for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
+            self.dy_streamed = [activations("ds", boundary, plan.streamed, home)
+                                for boundary, home in zip(boundaries[1:], workspace.dx_homes[1:], strict=True)]
+
+    def _block_size(self):
+        """Half a batch at most, so that one half's softmax runs under the other's products; a multiple of N that
+        fits the banks."""
+        n, config = self.n, self.config
+        size = max(n, min(32, -(-self.samples // (2 * n)) * n))
+        outputs = self.plan.layers[-1].y.tiles
+        if self.softmax:
+            room = config.vector_rows // 2
+            while size > n and (6 * outputs + 4) * size > room:
+                size -= n
+            if (6 * outputs + 4) * size > room:
+                most = (room // size - 4) // 6 * n
+                raise ValueError(f"a softmax on this configuration has at most {most} classes, not "
+                                 f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
+        return size
+
+    def saved(self, layer, batch, group):
+        """float32 outputs of a layer that the backward pass needs: one group by one block."""
+        before = batch.start * layer.y.tiles + group.start * batch.pitch
+        return Panel(("saved", layer.index, batch.index, group.start), len(group) * batch.pitch,
+                     self.workspace.saved_homes[layer.index + 1] + before * self.config.row_bytes, self.others)

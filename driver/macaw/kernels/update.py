@@ -1,0 +1,83 @@
+"""Weight gradients and the update of the weights, chunk by chunk: a chunk is one group of input features by N outputs.
+
+Gradients never leave the chip: a chunk's sums become new float32 weights and new tiles in one instruction, while the
+array works on the next chunk.
+"""
+
+from dataclasses import dataclass
+
+from macaw_hw.isa import DataFormat, VectorOp
+
+__all__ = ["Chunk", "chunks", "update_offsets", "update_weights", "weight_gradient"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Weights from one group of inputs to one tile of outputs.
+
+    Attributes
+    ----------
+    layer : Layer
+    x_group, y_group : range
+    tile : int
+        In ``y_group``.
+    rows : int
+        Input features.
+    """
+    layer: object
+    x_group: range
+    y_group: range
+    tile: int
+    rows: int
+
+
+def chunks(job):
+    """All chunks, in the order of their update: the last layer first; in each layer the smallest chunks last."""
+    return [Chunk(layer, x_group, y_group, tile, layer.x.rows(x_group, job.n))
+            for layer in job.plan.layers[::-1] for x_group in layer.x.groups[::-1] for y_group in layer.y.groups
+            for tile in y_group]
+
+
+def weight_gradient(job, chunk, batches, sums, begun):
+    """Thread: add the products of some blocks of the batch to the sums of a chunk, or ``begun`` not set, begin them."""
+    layer = chunk.layer
+    for batch in batches:
+        panels = job.x[layer.index].panel(batch, chunk.x_group), job.dy[layer.index].panel(batch, chunk.y_group)
+        with job.tiles.use(*panels) as (streamed, stationary):
+            yield job.program.matrix(
+                rows=chunk.rows, k_tiles=batch.tiles, x=streamed, x_transpose=1, x_row_stride=batch.tiles,
+                x_k_stride=1, w=stationary + (chunk.tile - chunk.y_group.start) * batch.tiles, w_k_stride=1,
+                y=sums.start, accumulate=begun)
+        begun = True
+
+
+def update_weights(job, chunk, sums, rate):
+    """Emit the update of a chunk, ``w = g * (-rate) + w``, and store the new weights."""
+    layer, program = chunk.layer, job.program
+    panel = job.plan.weight_panel(layer, chunk.x_group, chunk.y_group)
+    first = job.tiles.create(panel, dirty=False)
+    if chunk.tile == chunk.y_group.start:
+        job.tiles.pin(panel)
+    offset = (chunk.tile - chunk.y_group.start) * len(chunk.x_group)
+    with job.temporary(chunk.rows, 1, chunk.rows) as weights:
+        row = chunk.tile * layer.x.features + chunk.x_group.start * job.n
+        home = {"format": DataFormat.FLOAT32, "address": layer.master.address + row * job.config.row_bytes,
+                "local": weights.start, "run": chunk.rows * job.n}
+        program.load(**home)
+        job.op(VectorOp.SCALE_ADD, weights, sums, weights, scalar=-rate, tile=(first + offset, 0))
+        program.store(**home)
+        program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
+                      local=first + offset, run=len(chunk.x_group))
+    if chunk.tile == chunk.y_group.stop - 1:
+        job.tiles.unpin(panel)
+    job.free(sums)
+
+
+def update_offsets(job, offsets, gradients, rate):
+    """Emit the update of all biases and store them."""
+    for layer in job.plan.layers:
+        if layer.bias is not None:
+            rows = offsets.rows[layer.index]
+            job.op(VectorOp.SCALE_ADD, rows, gradients.rows[layer.index], rows, scalar=-rate)
+            job.program.store(format=DataFormat.FLOAT32, address=layer.offsets.address, local=rows.start,
+                              run=rows.rows * job.n)
