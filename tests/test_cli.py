@@ -175,7 +175,7 @@ def test_train_and_eval(macaw, tmp_path):
     code, out, err = macaw("eval", *DIGITS, "--weights", tmp_path / "weights.safetensors")
     assert (code, err) == (0, "")
     correct = metrics["evaluations"][-1]["correct"]
-    assert f"Accuracy {metrics['accuracy']:.2%} ({correct} of 359)" in out and "cycles per image" in out
+    assert f"Accuracy {metrics['accuracy']:.2%} ({correct} of 359)" in out and "counts no cycles" in out
     rows = [line.split()[1:] for line in out.splitlines() if line.split()[:1] in [[str(i)] for i in range(10)]]
     matrix = [[0 if cell == "." else int(cell) for cell in row] for row in rows]
     assert np.trace(matrix) == correct and np.sum(matrix) == 359

@@ -23,6 +23,7 @@ __all__ = ["evaluate", "info", "train"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
+_NO_CYCLES = "The emulator counts no cycles; --backend verilator does."
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -41,7 +42,7 @@ def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backe
         print(f"Continuing after step {len(run.steps)} of {run.total_steps} (--restart starts anew).")
     with _device(config, backend) as device:
         print(f"Training {samples.features}-128-{samples.classes} on {settings.images} images of "
-                      f"{samples.name}, {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch {batch_size}.")
+              f"{samples.name}, {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch {batch_size}.")
         with _Display(run, len(samples.test_x)) as display:
             run.train(device, display.step, display.part, display.evaluation)
         if run.interrupted:
@@ -75,9 +76,12 @@ def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
         table.add_row(str(label), *(str(count) if count else "." for count in row))
     console.print(table)
     print(f"Accuracy {result.accuracy:.2%} ({result.correct} of {result.samples}), loss {result.loss:.4f}.")
-    print(f"{result.cycles / result.samples:.1f} cycles per image at batch {batch_size}, MAC utilization "
-                  f"{result.utilization:.1%}; {result.samples / seconds:.0f} images/s, "
-                  f"{result.cycles / seconds / 1000:.0f} kHz.")
+    if result.cycles:
+        print(f"{result.cycles / result.samples:.1f} cycles per image at batch {batch_size}, MAC utilization "
+              f"{result.utilization:.1%}; {result.samples / seconds:.0f} images/s, "
+              f"{result.cycles / seconds / 1000:.0f} kHz.")
+    else:
+        print(_NO_CYCLES)
 
 
 def info(name):
@@ -115,8 +119,9 @@ class _Display:
         recent = self._run.steps[-20:]
         seconds = sum(s["seconds"] for s in recent)
         text = (f"loss {sum(s['loss'] for s in recent) / len(recent):.4f}, "
-                f"{sum(s['samples'] for s in recent) / seconds:.0f} images/s, "
-                f"MAC utilization {step['utilization']:.1%}")
+                f"{sum(s['samples'] for s in recent) / seconds:.0f} images/s")
+        if step["cycles"]:
+            text += f", MAC utilization {step['utilization']:.1%}"
         done, total = len(self._run.steps), self._run.total_steps
         self._progress.update(self._training, completed=done, status=text)
         self._line(f"step {done}/{total}: {text}", now=done == total)
@@ -142,6 +147,7 @@ def _load(dataset, folder):
 
 def _device(config, backend):
     if backend == "verilator":
+        tools.verilator_environment()   # what is missing is said before anything takes time
         print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
     return Device(config, backend=backend)
 
@@ -163,11 +169,13 @@ def _rows(pairs):
 
 
 def _summary(metrics):
-    step, inference = metrics["training_step"], metrics["inference"]
     print(f"Test accuracy {metrics['accuracy']:.2%} on {metrics['test_images']} images.")
+    if not metrics["simulated_cycles"]:
+        print(_NO_CYCLES)
+        return
     print(f"{metrics['simulated_cycles'] / 1e6:.1f} million cycles in {metrics['wall_seconds']:.0f} s "
-                  f"({metrics['simulation_khz']:.0f} kHz).")
-    for what, measured in (("training step", step),
-                           *((f"inference, batch {size}", entry) for size, entry in inference.items())):
+          f"({metrics['simulation_khz']:.0f} kHz).")
+    for what, measured in (("training step", metrics["training_step"]),
+                           *((f"inference, batch {size}", entry) for size, entry in metrics["inference"].items())):
         print(f"{what}: {measured['counters']['cycles']} cycles for {measured['images']} "
-                      f"image{'s' * (measured['images'] > 1)}, MAC utilization {measured['utilization']:.1%}")
+              f"image{'s' * (measured['images'] > 1)}, MAC utilization {measured['utilization']:.1%}")

@@ -19,7 +19,7 @@ from .plots import curves
 from .trainer import Evaluation, Trainer
 from .weights import load_weights, save_weights
 
-__all__ = ["Run", "Settings", "batches", "classifier", "confusion_matrix", "evaluate_in_parts"]
+__all__ = ["Run", "Settings", "batches", "classifier", "confusion_matrix", "evaluate_in_parts", "utilization"]
 
 _CHECKPOINT_SECONDS = 15
 _AGAIN_SECONDS = 1      # a shell or make may pass on the same Ctrl-C twice
@@ -76,7 +76,12 @@ def evaluate_in_parts(trainer, x, y, on_part=lambda images: True):
         loss=sum(part.loss * part.samples for part in parts) / len(x), accuracy=total("correct") / len(x),
         correct=total("correct"), samples=len(x), predictions=np.concatenate([p.predictions for p in parts]),
         useful_macs=total("useful_macs"), cycles=total("cycles"),
-        utilization=total("useful_macs") / (total("cycles") * trainer.device.config.peak_macs))
+        utilization=utilization(total("useful_macs"), total("cycles"), trainer.device.config) or 0.0)
+
+
+def utilization(useful_macs, cycles, config):
+    """Share of the peak, from 0 to 1; None on the emulator, which counts no cycles."""
+    return useful_macs / (cycles * config.peak_macs) if cycles else None
 
 
 class Run:
@@ -262,7 +267,7 @@ class Run:
             "hardware_sha256": _hardware_hash(device.config) if self.backend != "emulator" else None,
             "simulated_cycles": cycles,
             "wall_seconds": seconds,
-            "simulation_khz": cycles / seconds / 1000,
+            "simulation_khz": cycles / seconds / 1000 if cycles else None,
             "training_step": self._training_step,
             "inference": {str(size): measured for size, measured in self.inference.items()},
             "evaluations": self.evaluations,
@@ -271,8 +276,9 @@ class Run:
 
 
 def _measured(counters, useful_macs, config, images):
-    return {"images": int(images), "cycles_per_image": counters["cycles"] / images, "useful_macs": int(useful_macs),
-            "utilization": useful_macs / (counters["cycles"] * config.peak_macs),
+    cycles = counters["cycles"]
+    return {"images": int(images), "cycles_per_image": cycles / images if cycles else None,
+            "useful_macs": int(useful_macs), "utilization": utilization(useful_macs, cycles, config),
             "counters": {name: int(value) for name, value in counters.items()}}
 
 
