@@ -52,7 +52,8 @@ class Copier(wiring.Component):
         return m
 
     def _control(self, m, registers, start):
-        write, read = Signal(), Signal()
+        write = Signal()
+        read = Signal()
         m.d.comb += [
             write.eq(self.s_axi_awvalid & self.s_axi_wvalid & ~self.s_axi_bvalid
                      & (self.s_axi_awaddr != SILENT)),
@@ -81,7 +82,10 @@ class Copier(wiring.Component):
     def _copy(self, m, registers, start):
         m.submodules.buffer = buffer = memory.Memory(shape=8 * self._bus_bytes, depth=256, init=[])
         fill, drain = buffer.write_port(), buffer.read_port(domain="comb")
-        offset, left, beat, held = Signal(32), Signal(32), Signal(8), Signal(8)
+        offset = Signal(32)
+        left = Signal(32)
+        beat = Signal(8)
+        held = Signal(8)
         size = (self._bus_bytes - 1).bit_length()
         defect = {name: registers["defect"] == i for i, name in enumerate(DEFECTS)}
         for channel, base in (("ar", "source"), ("aw", "target")):

@@ -19,6 +19,7 @@ _FOREVER = (1 << 64) - 1
 _WHOLE = 1 << 16
 _PAGE = 4096
 _LIMIT, _DONE, _VIOLATION = range(3)
+_COUNTS = ("bursts_read", "beats_read", "bursts_written", "beats_written")
 _RESPONSES = {"SLVERR": 2, "DECERR": 3}
 _DIRECTIONS = {"read": 1, "write": 2, "both": 3}
 
@@ -144,7 +145,7 @@ class VerilatorBackend:
             self._cycles = self._library.macaw_cycles(self._device)
             self._library.macaw_delete(self._device)
             self._device = None
-            self.dram = None
+            del self.dram
 
     def inject_error(self, address: int, length: int = 1, *, response: str = "SLVERR",
                      on: str = "both") -> None:
@@ -175,7 +176,7 @@ class VerilatorBackend:
         """Bursts accepted and beats transferred by the memory, since the backend was made."""
         counts = _Statistics()
         self._library.macaw_statistics(self._open(), ctypes.byref(counts))
-        return {name: getattr(counts, name) for name, _ in counts._fields_}
+        return {name: getattr(counts, name) for name in _COUNTS}
 
     def _open(self):
         if self._device is None:
@@ -211,8 +212,7 @@ class _MemoryOptions(ctypes.Structure):
 
 
 class _Statistics(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64)
-                for name in ("bursts_read", "beats_read", "bursts_written", "beats_written")]
+    _fields_ = [(name, ctypes.c_uint64) for name in _COUNTS]
 
 
 _PROTOTYPES = {

@@ -70,7 +70,7 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
     BuildError
         If the build fails.
     """
-    variables, names = dict(_MAKE_VARIABLES), _HARNESS
+    variables, names = dict(_MAKE_VARIABLES), list(_HARNESS)
     if waveform == "fst" and not _has_compression():
         names += _UNCOMPRESSED
         variables |= {"USER_CPPFLAGS": "-I../uncompressed", "LDLIBS": "-shared -lpthread"}

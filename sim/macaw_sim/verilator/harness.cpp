@@ -22,7 +22,7 @@ namespace {
 using namespace macaw;
 
 constexpr unsigned kBusBytes = sizeof(Vmacaw::m_axi_rdata);
-constexpr uint64_t kNanosecondsPerCycle = 10;
+constexpr uint64_t kPicosecondsPerCycle = 10000;
 constexpr unsigned kResetCycles = 4;
 
 // What a call that runs the clock ended with; mirrored by _Outcome in backend.py.
@@ -55,6 +55,7 @@ public:
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
         top_->s_axi_bready = top_->s_axi_rready = 0;
         top_->s_axi_awprot = top_->s_axi_arprot = 0;
+        held_ = false;
         memory_.reset();
         drive();
         top_->rst = 1;
@@ -199,7 +200,7 @@ private:
             top_->trace(waveform_.get(), 99);
             waveform_->open(path_.c_str());
         }
-        waveform_->dump(cycles_ * kNanosecondsPerCycle + (top_->clk ? kNanosecondsPerCycle / 2 : 0));
+        waveform_->dump(cycles_ * kPicosecondsPerCycle + (top_->clk ? kPicosecondsPerCycle / 2 : 0));
         if (cycles_ == last_ && top_->clk) close_waveform();
 #endif
     }
