@@ -23,7 +23,8 @@ class OutOfMemory(MemoryError):
 class Allocator:
     """Contiguous places of one banked memory.
 
-    Searches on from the last place given, so that a place just freed is the last to be used again.
+    What lives for short is searched on from the last place given, so that a place just freed is the last to be used
+    again; what lives for ``long`` is put at the end of the range, so that it does not divide the rest.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class Allocator:
         self._free = np.ones(banks * depth, dtype=bool)
         self._next = {}
 
-    def allocate(self, count, banks):
+    def allocate(self, count, banks, long=False):
         """First of ``count`` consecutive free places within the range of banks ``banks``, or None."""
         low, high = banks.start * self.depth, banks.stop * self.depth
         edges = np.flatnonzero(np.diff(np.concatenate([[0], self._free[low:high].astype(np.int8), [0]])))
@@ -46,15 +47,13 @@ class Allocator:
         if not runs:
             return None
         at = self._next.get(banks, low)
-        for first, last in runs:
-            if last - max(first, at) >= count:
-                start = max(first, at)
-                break
+        if long:
+            start = int(runs[-1][1]) - count
         else:
-            start = runs[0][0]
-        start = int(start)
+            fitting = [max(first, at) for first, last in runs if last - max(first, at) >= count]
+            start = int(fitting[0] if fitting else runs[0][0])
+            self._next[banks] = start + count
         self._free[start:start + count] = False
-        self._next[banks] = start + count
         return start
 
     def free(self, start, count):
@@ -119,23 +118,15 @@ class Cache:
         self._entries = OrderedDict()
         self.all_banks = range(allocator.banks)
 
-    def allocate(self, count, banks=None):
+    def allocate(self, count, banks=None, long=False):
         """A temporary: ``count`` places, for which unused panels make room; to be given to :meth:`free`."""
         banks = banks or self.all_banks
-        while (start := self.allocator.allocate(count, banks)) is None:
+        while (start := self.allocator.allocate(count, banks, long)) is None:
             self._evict(count, banks)
         return start
 
     def free(self, start, count):
         self.allocator.free(start, count)
-
-    @contextmanager
-    def temporary(self, count, banks=None):
-        start = self.allocate(count, banks)
-        try:
-            yield start
-        finally:
-            self.free(start, count)
 
     def _evict(self, count, banks):
         low, high = banks.start * self.allocator.depth, banks.stop * self.allocator.depth

@@ -4,7 +4,7 @@ from macaw_hw.isa import VectorOp
 
 from .context import Block
 
-__all__ = ["OffsetGradients", "from_loss", "through_activation"]
+__all__ = ["OffsetGradients", "from_loss", "through_activation", "use_gradient"]
 
 
 class OffsetGradients:
@@ -16,7 +16,7 @@ class OffsetGradients:
 
     def __init__(self, job):
         self._job = job
-        self.rows = {layer.index: Block(job.rows.allocate(layer.y.tiles, job.others), layer.y.tiles)
+        self.rows = {layer.index: Block(job.rows.allocate(layer.y.tiles, job.others, long=True), layer.y.tiles)
                      for layer in job.plan.layers if layer.bias is not None}
 
     def add(self, layer, batch, group, gradient):
@@ -42,22 +42,33 @@ class OffsetGradients:
                 yield job.op(VectorOp.ADD, total, total, row)
 
 
-def through_activation(job, layer, batch, group, sums, gradients):
-    """Thread: the gradient of one group of a layer's outputs, in ``sums``, becomes that of its linear part, in tiles
-    for the weight gradient (and for the input gradient), and is added to the gradient of the bias."""
-    place = job.tiles.create(job.dy[layer.index].panel(batch, group)), batch.tiles
-    if layer.relu:
-        panel = job.saved(layer, batch, group)
-        with job.rows.use(panel) as (start,):
-            saved = Block(start, batch.rows, len(group), batch.pitch)
-            yield job.op(VectorOp.SELECT_GT, sums, saved, sums, scalar=0.0, tile=place)
-        job.rows.drop(panel)
-    else:
-        yield job.op(VectorOp.MOVE, None, sums, tile=place)
+def through_activation(job, layer, batch, group, sums, tile):
+    """Emit for one tile of features: the gradient of a layer's outputs, in ``sums``, becomes that of its linear part,
+    there and in tiles for the weight gradient."""
+    i = tile - group.start
+    panel = job.dy[layer.index].panel(batch, group)
+    place = job.tiles.create(panel) + i * batch.tiles, 0
+    if i == 0:
+        job.tiles.pin(panel)
+    if i == len(group) - 1:
+        job.tiles.unpin(panel)
+    rows = sums.part(i, 1)
+    if not layer.relu:
+        return job.op(VectorOp.MOVE, None, rows, tile=place)
+    home = job.saved(layer, batch, tile)
+    with job.rows.use(home) as (start,):
+        time = job.op(VectorOp.SELECT_GT, rows, Block(start, batch.rows), rows, scalar=0.0, tile=place)
+    job.rows.drop(home)
+    return time
+
+
+def use_gradient(job, layer, batch, group, gradient, gradients):
+    """Thread: what remains to be done with one group of gradients of a layer's linear part: tiles for the input
+    gradient, and the gradient of the bias, which uses up the rows."""
     if layer.index > 0:
         place = job.tiles.create(job.dy_streamed[layer.index].panel(batch, group)), batch.tiles
-        yield job.op(VectorOp.MOVE, None, sums, tile=place)
-    yield from gradients.add(layer, batch, group, sums)
+        yield job.op(VectorOp.MOVE, None, gradient, tile=place)
+    yield from gradients.add(layer, batch, group, gradient)
 
 
 def from_loss(job, layer, batch, gradient, emit, gradients):

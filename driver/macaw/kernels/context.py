@@ -96,9 +96,9 @@ class Context:
         start = self.rows.allocator.allocate(count, self.sums)
         return self.rows.allocate(count) if start is None else start
 
-    def block(self, rows, panels, pitch, banks=None):
+    def block(self, rows, panels, pitch):
         """A new :class:`Block`, to be given to :meth:`free`."""
-        return Block(self.rows.allocate(panels * pitch, banks or self.others), rows, panels, pitch)
+        return Block(self.rows.allocate(panels * pitch, self.others), rows, panels, pitch)
 
     def free(self, block):
         self.rows.free(block.start, block.panels * block.pitch)

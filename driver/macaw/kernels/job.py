@@ -1,7 +1,9 @@
 """One run of a network over one batch: its blocks, its buffers in memory, and its panels."""
 
 from ..memory import Panel
+from ..plan import NetworkError
 from .context import Batch, Context
+from .loss import Scratch
 
 __all__ = ["Activations", "Job", "Workspace"]
 
@@ -115,19 +117,19 @@ class Job(Context):
         fits the banks."""
         n, config = self.n, self.config
         size = max(n, min(32, -(-self.samples // (2 * n)) * n))
-        outputs = self.plan.layers[-1].y.tiles
         if self.softmax:
-            room = config.vector_rows // 2
-            while size > n and (6 * outputs + 4) * size > room:
-                size -= n
-            if (6 * outputs + 4) * size > room:
-                most = (room // size - 4) // 6 * n
-                raise ValueError(f"a softmax on this configuration has at most {most} classes, not "
-                                 f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
-        return size
+            # Half of the rows should remain for everything else, a quarter must.
+            tiles, room = self.plan.layers[-1].y.tiles, config.vector_rows // 2
+            size = max(n, min(size, room // 2 // Scratch.rows(tiles) // n * n))
+            if Scratch.rows(tiles) * size > room * 3 // 4:
+                most = max(t for t in range(tiles) if Scratch.rows(t) * n <= room * 3 // 4 or not t) * n
+                raise NetworkError(f"a softmax on this configuration has at most {most} classes, not "
+                                   f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
+        parts = -(-self.samples // size)
+        return -(-self.samples // (parts * n)) * n
 
-    def saved(self, layer, batch, group):
-        """float32 outputs of a layer that the backward pass needs: one group by one block."""
-        before = batch.start * layer.y.tiles + group.start * batch.pitch
-        return Panel(("saved", layer.index, batch.index, group.start), len(group) * batch.pitch,
+    def saved(self, layer, batch, tile):
+        """float32 outputs of a layer that the backward pass needs: one tile of features of one block."""
+        before = batch.start * layer.y.tiles + tile * batch.pitch
+        return Panel(("saved", layer.index, batch.index, tile), batch.pitch,
                      self.workspace.saved_homes[layer.index + 1] + before * self.config.row_bytes, self.others)

@@ -12,6 +12,10 @@ from .context import Block
 __all__ = ["Inputs", "Offsets", "activate", "forward", "input_gradient", "output_groups"]
 
 
+_INPUT_ROWS = 160
+"""Vector rows of input that are loaded and quantized at a time."""
+
+
 class Offsets:
     """Bias rows of all layers, on chip for the whole program; those of the outputs with the mask of the padding
     lanes if there is a softmax."""
@@ -32,7 +36,7 @@ class Offsets:
 
     def _load(self, tensor, tiles):
         job = self._job
-        rows = Block(job.rows.allocate(tiles, job.others), tiles)
+        rows = Block(job.rows.allocate(tiles, job.others, long=True), tiles)
         job.program.load(format=DataFormat.FLOAT32, address=tensor.address, local=rows.start, run=tiles * job.n)
         return rows
 
@@ -72,19 +76,22 @@ class Inputs:
 
     def _make(self, batch, group):
         job, n = self._job, self._job.n
-        rows = job.block(batch.rows, len(group), batch.rows)
         size = 1 if job.pixels else 4
         tensor = job.workspace.pixels if job.pixels else job.workspace.features
-        job.program.load(
-            format=DataFormat.UINT8 if job.pixels else DataFormat.FLOAT32, local=rows.start,
-            address=tensor.address + (group.start * job.samples + batch.start) * n * size,
-            run=batch.rows * n, count0=len(group), stride0=job.samples * n * size)
-        tile = job.tiles.create(job.x[0].panel(batch, group)), batch.tiles
-        if job.pixels:
-            job.op(VectorOp.MUL_SCALAR, None, rows, scalar=1 / 255, tile=tile)
-        else:
-            job.op(VectorOp.MOVE, None, rows, tile=tile)
-        job.free(rows)
+        start = job.tiles.create(job.x[0].panel(batch, group))
+        count = max(1, _INPUT_ROWS // batch.rows)
+        for first in range(0, len(group), count):
+            tiles = min(count, len(group) - first)
+            place = start + first * batch.tiles, batch.tiles
+            with job.temporary(batch.rows, tiles, batch.rows) as rows:
+                job.program.load(
+                    format=DataFormat.UINT8 if job.pixels else DataFormat.FLOAT32, local=rows.start,
+                    address=tensor.address + ((group.start + first) * job.samples + batch.start) * n * size,
+                    run=batch.rows * n, count0=tiles, stride0=job.samples * n * size)
+                if job.pixels:
+                    job.op(VectorOp.MUL_SCALAR, None, rows, scalar=1 / 255, tile=place)
+                else:
+                    job.op(VectorOp.MOVE, None, rows, tile=place)
 
 
 def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
@@ -147,37 +154,33 @@ def activate(job, layer, batch, group, sums, tile):
     place = job.tiles.create(panel) + i * batch.tiles, 0
     saved = None
     if layer.relu and job.training:
-        rows = job.saved(layer, batch, group)
-        saved = Block(job.rows.create(rows) + i * batch.pitch, batch.rows)
-        _hold(job.rows, rows, tile, group)
-    _hold(job.tiles, panel, tile, group)
+        saved = Block(job.rows.create(job.saved(layer, batch, tile)), batch.rows)
+    if tile == group.start:
+        job.tiles.pin(panel)
+    if tile == group.stop - 1:
+        job.tiles.unpin(panel)
     if layer.relu:
         return job.op(VectorOp.MAX_SCALAR, saved, sums.part(i, 1), scalar=0.0, tile=place)
     return job.op(VectorOp.MOVE, None, sums.part(i, 1), tile=place)
 
 
-def _hold(cache, panel, tile, group):
-    """Pin a panel from its first tile to its last."""
-    if tile == group.start:
-        cache.pin(panel)
-    if tile == group.stop - 1:
-        cache.unpin(panel)
-
-
-def input_gradient(job, layer, batch, finish):
+def input_gradient(job, layer, batch, finish, after):
     """Thread: the gradient of the inputs of ``layer`` for one block, group by group.
 
-    ``finish(group, sums)`` is a thread that uses up each group's sums.
+    ``finish(group, sums, tile)`` emits what happens to each tile of a group of sums, when it is complete, and returns
+    the estimated time; ``after(group, sums)`` is a thread for the whole group.
     """
     for x_group in layer.x.groups:
         sums = Block(job.allocate_sums(len(x_group) * batch.pitch), batch.rows, len(x_group), batch.pitch)
         for y_group in layer.y.groups:
             panels = job.dy_streamed[layer.index].panel(batch, y_group), job.plan.weight_panel(layer, x_group, y_group)
             with job.tiles.use(*panels) as (streamed, stationary):
-                for i in range(len(x_group)):
+                for i, tile in enumerate(x_group):
                     yield job.program.matrix(
                         rows=batch.rows, k_tiles=len(y_group), x=streamed, x_row_stride=1, x_k_stride=batch.tiles,
                         w=stationary + i, w_k_stride=len(x_group), w_transpose=1, y=sums.start + i * sums.pitch,
                         accumulate=y_group.start > 0)
-        yield from finish(x_group, sums)
+                    if y_group is layer.y.groups[-1]:
+                        yield finish(x_group, sums, tile)
+        yield from after(x_group, sums)
         job.free(sums)

@@ -1,12 +1,13 @@
 """Softmax, and cross entropy with its gradient, for one block of the batch."""
 
-from contextlib import ExitStack
+from dataclasses import replace
 
 from macaw_hw.isa import DataFormat, VectorOp
 
+from .context import Block
 from .math import exp, lane_reduce, log, reciprocal
 
-__all__ = ["cross_entropy", "softmax", "store_rows", "targets"]
+__all__ = ["Scratch", "cross_entropy", "softmax", "store_rows", "targets"]
 
 
 def store_rows(job, tensor, first, block, batch):
@@ -24,23 +25,48 @@ def store_rows(job, tensor, first, block, batch):
     return done
 
 
-def targets(job, batch, layer):
-    """Bring the one-hot rows of one block on chip: as float32, and the same times -1 / samples. Two blocks, for
-    :func:`cross_entropy` to free."""
-    n, panels = job.n, layer.y.tiles
-    plain, scaled = (job.block(batch.rows, panels, batch.pitch) for _ in range(2))
-    for panel in range(panels):
+class Scratch:
+    """Vector rows for the softmax of one block at a time, on chip from the first block to the last."""
+
+    _WIDE = ("plain", "scaled", "probabilities", "shifted", "t", "n")
+    _NARROW = ("total", "peak", "inverse", "u")
+
+    def __init__(self, job):
+        self._job, self._tiles = job, job.plan.layers[-1].y.tiles
+        pitch = job.batches[0].pitch
+        self._blocks = {name: Block(job.rows.allocate(panels * pitch, job.others, long=True), pitch, panels, pitch)
+                        for names, panels in ((self._WIDE, self._tiles), (self._NARROW, 1)) for name in names}
+
+    @staticmethod
+    def rows(tiles):
+        """Vector rows that it needs for each sample of a block."""
+        return len(Scratch._WIDE) * tiles + len(Scratch._NARROW)
+
+    def __call__(self, batch, *names):
+        """Blocks of the shape of a batch, by name."""
+        return [replace(self._blocks[name], rows=batch.rows, pitch=batch.pitch) for name in names]
+
+    def free(self):
+        for block in self._blocks.values():
+            self._job.free(block)
+
+
+def targets(job, batch, scratch):
+    """Bring the one-hot rows of one block on chip: as float32, and the same times -1 / samples."""
+    n = job.n
+    plain, scaled = scratch(batch, "plain", "scaled")
+    for panel in range(plain.panels):
         job.program.load(
             format=DataFormat.UINT8, local=plain.start + panel * plain.pitch, run=batch.rows * n,
             address=job.workspace.targets.address + (panel * job.samples + batch.start) * n)
     job.op(VectorOp.MUL_SCALAR, scaled, plain, scalar=-1 / job.samples)
-    return plain, scaled
 
 
-def _probabilities(job, logits, probabilities, shifted, total, scratch):
+def _probabilities(job, batch, logits, scratch):
     """``probabilities`` = softmax of ``logits``, row by row; also leaves logits minus their largest in ``shifted`` and
-    the sum of their exponentials in ``total``. ``scratch``: two blocks like the logits, two of one panel."""
-    t, n, peak, inverse = scratch
+    the sum of their exponentials in ``total``."""
+    probabilities, shifted, t, n = scratch(batch, "probabilities", "shifted", "t", "n")
+    total, peak, inverse = scratch(batch, "total", "peak", "inverse")
     yield from lane_reduce(job, VectorOp.MAX, peak, logits)
     yield job.op(VectorOp.SUB, shifted, logits, peak.spread(panels=logits.panels))
     yield from exp(job, probabilities, shifted, t, n)
@@ -49,45 +75,32 @@ def _probabilities(job, logits, probabilities, shifted, total, scratch):
     yield job.op(VectorOp.MUL, probabilities, probabilities, inverse.spread(panels=logits.panels))
 
 
-def softmax(job, batch, logits):
+def softmax(job, batch, logits, scratch):
     """Thread: the outputs of one block become ``exp(x - max) / sum``, and are stored."""
-    with ExitStack() as stack:
-        def block(panels):
-            return stack.enter_context(job.temporary(batch.rows, panels, batch.pitch))
-        wide = logits.panels
-        probabilities, shifted, total = block(wide), block(wide), block(1)
-        yield from _probabilities(job, logits, probabilities, shifted, total,
-                                  (block(wide), block(wide), block(1), block(1)))
-        yield store_rows(job, job.workspace.outputs, 0, probabilities, batch)
+    yield from _probabilities(job, batch, logits, scratch)
+    yield store_rows(job, job.workspace.outputs, 0, *scratch(batch, "probabilities"), batch)
 
 
-def cross_entropy(job, batch, logits, onehot, finish):
-    """Thread: loss and gradient of one block. ``onehot`` is from :func:`targets`.
+def cross_entropy(job, batch, logits, scratch, finish):
+    """Thread: loss and gradient of one block, whose :func:`targets` are on chip.
 
     The gradient of the mean loss is ``p * (1 / B) + onehot * (-1 / B)``. It is made in a block that
     ``finish(block, emit)`` quantizes: ``emit(group, tile)`` computes one group of it. Outputs and the loss of each
     sample, ``log(sum(exp(x - max))) - (x[label] - max)``, are stored.
     """
-    with ExitStack() as stack:
-        def block(panels):
-            return stack.enter_context(job.temporary(batch.rows, panels, batch.pitch))
-        wide = logits.panels
-        plain, scaled = onehot
-        probabilities, shifted, total = block(wide), block(wide), block(1)
-        t, n, peak, inverse = scratch = block(wide), block(wide), block(1), block(1)
-        yield from _probabilities(job, logits, probabilities, shifted, total, scratch)
+    plain, scaled, probabilities, shifted, t, n = scratch(batch, *Scratch._WIDE)
+    total, peak, inverse, u = scratch(batch, *Scratch._NARROW)
+    yield from _probabilities(job, batch, logits, scratch)
 
-        def emit(group, tile):
-            gradient, p, s = (b.part(group.start, len(group)) for b in (t, probabilities, scaled))
-            return job.op(VectorOp.SCALE_ADD, gradient, p, s, scalar=1 / job.samples, tile=tile)
-        yield from finish(t, emit)
+    def emit(group, tile):
+        gradient, p, s = (block.part(group.start, len(group)) for block in (t, probabilities, scaled))
+        return job.op(VectorOp.SCALE_ADD, gradient, p, s, scalar=1 / job.samples, tile=tile)
+    yield from finish(t, emit)
 
-        store_rows(job, job.workspace.outputs, 0, logits, batch)
-        yield job.op(VectorOp.MUL, shifted, shifted, plain)
-        yield from lane_reduce(job, VectorOp.ADD, peak, shifted)
-        yield from log(job, inverse, total, n.part(0, 1), t.part(0, 1))
-        yield job.op(VectorOp.SUB, inverse, inverse, peak)
-        yield job.program.store(format=DataFormat.FLOAT32, local=inverse.start, run=batch.rows * job.n,
-                                address=job.workspace.losses.address + batch.start * job.config.row_bytes)
-        job.free(plain)
-        job.free(scaled)
+    store_rows(job, job.workspace.outputs, 0, logits, batch)
+    yield job.op(VectorOp.MUL, shifted, shifted, plain)
+    yield from lane_reduce(job, VectorOp.ADD, peak, shifted)
+    yield from log(job, inverse, total, u, n.part(0, 1))
+    yield job.op(VectorOp.SUB, inverse, inverse, peak)
+    yield job.program.store(format=DataFormat.FLOAT32, local=inverse.start, run=batch.rows * job.n,
+                            address=job.workspace.losses.address + batch.start * job.config.row_bytes)

@@ -6,11 +6,11 @@ layers, the softmax and back; while the last block does so, the weight gradients
 
 from macaw_hw.isa import DataFormat, VectorOp
 
-from .backward import OffsetGradients, from_loss, through_activation
+from .backward import OffsetGradients, from_loss, through_activation, use_gradient
 from .context import Block, Context, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
-from .loss import cross_entropy, softmax, store_rows, targets
+from .loss import Scratch, cross_entropy, softmax, store_rows, targets
 from .update import chunks, update_offsets, update_weights, weight_gradient
 
 __all__ = ["inference_program", "quantize_program", "training_program"]
@@ -24,7 +24,8 @@ class _Network:
         self.offsets = Offsets(job, masked=job.softmax)
         self.inputs = Inputs(job)
         self.gradients = OffsetGradients(job) if job.training else None
-        self._logits, self._targets = {}, {}
+        self.scratch = Scratch(job) if job.softmax else None
+        self._logits = {}
 
     def front(self, batch):
         """Thread: the first layer for one block."""
@@ -37,14 +38,17 @@ class _Network:
     def tail(self, batch):
         """Thread: everything else for one block."""
         job, layers = self.job, self.job.plan.layers
-        onehot = targets(job, batch, layers[-1]) if job.training else None
-        for layer, after in zip(layers[1:], [*layers[2:], None], strict=True):
-            self._logits[batch.index] = yield from self._forward(layer, batch, [(after, batch)] if after else [])
+        if job.training:
+            targets(job, batch, self.scratch)
+        for layer in layers[1:]:
+            following = [(after, batch) for after in layers[layer.index + 1:layer.index + 2]]
+            self._logits[batch.index] = yield from self._forward(layer, batch, following)
         logits = self._logits.pop(batch.index)
         if job.training:
-            yield from cross_entropy(job, batch, logits, onehot, lambda gradient, emit: self._back(batch, gradient, emit))
+            yield from cross_entropy(job, batch, logits, self.scratch,
+                                     lambda gradient, emit: self._back(batch, gradient, emit))
         elif job.softmax:
-            yield from softmax(job, batch, logits)
+            yield from softmax(job, batch, logits, self.scratch)
         if logits is not None:
             job.free(logits)
 
@@ -70,9 +74,12 @@ class _Network:
         job, layers = self.job, self.job.plan.layers
         yield from from_loss(job, layers[-1], batch, gradient, emit, self.gradients)
         for layer, before in zip(layers[:0:-1], layers[-2::-1], strict=True):
-            def finish(group, sums, before=before):
-                yield from through_activation(job, before, batch, group, sums, self.gradients)
-            yield from input_gradient(job, layer, batch, finish)
+            def finish(group, sums, tile, before=before):
+                return through_activation(job, before, batch, group, sums, tile)
+
+            def after(group, sums, before=before):
+                return use_gradient(job, before, batch, group, sums, self.gradients)
+            yield from input_gradient(job, layer, batch, finish, after)
 
 
 def _blocks(network):
@@ -129,6 +136,7 @@ def training_program(plan, workspace, samples, pixels, rate):
             yield from weight_gradient(job, chunk, earlier, started[chunk], begun=False)
     interleave(network.tail(last), begin())
 
+    network.scratch.free()
     update_offsets(job, network.offsets, network.gradients, rate)
     for chunk in todo:
         if chunk in started:
