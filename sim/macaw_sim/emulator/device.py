@@ -39,7 +39,9 @@ class Emulator:
 
     What a faulting instruction writes before the fault is found, and how far other queues are by then,
     depends on timing in the device; here it writes nothing, and instructions of other queues may have run or
-    not. A program is fetched as a whole when it starts; it must not write to itself.
+    not. Of several faults of one instruction, which the device names as it meets them, it names the local address,
+    then the window, then the bus, then the value. A program is fetched as a whole when it starts; it must not
+    write to itself.
 
     Parameters
     ----------
