@@ -1,0 +1,30 @@
+"""Shorter Verilog: memories are cleared by a loop, for simulation only, instead of by a line for each row."""
+
+import re
+
+__all__ = ["fold_memory_init"]
+
+_BLOCK = re.compile(r"^  initial begin\n((?:    ([^\[\n]+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.MULTILINE)
+
+
+def fold_memory_init(text):
+    """Verilog ``text`` with each initial block that clears a memory row by row written as a loop.
+
+    Amaranth describes the contents of every memory in full. For the tile memory of n16 that is a quarter of a
+    million lines, with which Verilator and Yosys are busy for minutes. Synthesis does not see the loop: no program may
+    depend on what was never written, and Yosys is as slow with a loop. Other initial blocks stay as they are.
+    """
+    return _BLOCK.sub(_loop, text)
+
+
+def _loop(match):
+    lines, memory, zero = match.groups()
+    rows = lines.count("\n")
+    if lines != "".join(f"    {memory}[{row}] = {zero};\n" for row in range(rows)):
+        return match[0]
+    escaped, name = memory.startswith("\\"), memory.strip("\\ ")
+    index = f"\\{name}_index " if escaped else f"{name}_index"
+    return (f"`ifndef SYNTHESIS\n"
+            f"  integer {index};\n"
+            f"  initial for ({index} = 0; {index} < {rows}; {index} = {index} + 1) {memory}[{index}] = {zero};\n"
+            f"`endif\n")
