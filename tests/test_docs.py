@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree
 
 import pytest
@@ -49,6 +51,15 @@ def test_readme_example(root, tmp_path, monkeypatch):
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert printed.getvalue() == expected
     assert (tmp_path / "digits.safetensors").stat().st_size > 4 * (64 * 32 + 32 * 10)
+
+
+def test_example_of_a_program(root):
+    """The example that drives the units itself: four instructions in a chain of tokens, a product close to NumPy's."""
+    result = subprocess.run([sys.executable, root / "examples" / "matrix_product.py"], text=True, capture_output=True,
+                            check=True)
+    *program, last = result.stdout.splitlines()
+    assert [line.split()[1] for line in program] == ["LOAD", "VECTOR", "MATRIX", "STORE"]
+    assert float(re.search(r"largest error against float32: (\S+)", last).group(1)) < 0.3
 
 
 def test_links(root):
