@@ -165,7 +165,8 @@ class LoadUnit(wiring.Component):
     instruction after 4 cycles, the first row its last beat after 3.
 
     After a fault nothing more is written locally and no burst starts. Of an instruction that faults,
-    rows that were complete before the faulting run (window) or beat (bus) are written.
+    rows that were complete before the faulting run (window) or beat (bus) are written, except perhaps the
+    last one where the bus brings two rows of bytes at once.
 
     Parameters
     ----------
@@ -225,9 +226,9 @@ class LoadUnit(wiring.Component):
         layout = data.StructLayout({"start": offset, "end": offset, "group_end": 1, "last": 1, "outside": 1})
         m.submodules.infos = infos = SyncFIFO(width=layout.size, depth=OUTSTANDING)
         burst, info = bursts.o.p, data.View(layout, infos.r_data)
-        issue = Signal()
+        issue, closed = Signal(), Signal()
         m.d.comb += [
-            bursts.o.ready.eq((~axi.arvalid | axi.arready) & infos.w_rdy & ~stop),
+            bursts.o.ready.eq((~axi.arvalid | axi.arready) & infos.w_rdy & ~closed & ~stop),
             issue.eq(bursts.o.valid & bursts.o.ready),
             infos.w_en.eq(issue),
             infos.w_data.eq(Cat(burst.address[:offset], burst.end, burst.group_end, burst.last, burst.fault)),
@@ -235,7 +236,8 @@ class LoadUnit(wiring.Component):
         with m.If(~axi.arvalid | axi.arready):
             m.d.sync += axi.arvalid.eq(issue & ~burst.fault)
         with m.If(issue):
-            m.d.sync += [axi.araddr[offset:].eq(burst.address[offset:]), axi.arlen.eq(burst.length)]
+            m.d.sync += [axi.araddr[offset:].eq(burst.address[offset:]), axi.arlen.eq(burst.length),
+                         closed.eq(burst.fault)]
 
         beat, begin, moved = packer.i.p, Signal(init=1), Signal()
         m.d.comb += [
