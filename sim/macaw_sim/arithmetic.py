@@ -21,6 +21,8 @@ _NAN = np.array(NAN_BITS, np.uint32).view(np.float32)[()]
 _SIGN = np.uint32(0x80000000)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _INFINITY = np.uint32(0x7F800000)
+_SMALLEST = np.uint32(0x00800000)
+_ONE = np.uint32(1)
 
 
 class NonFiniteError(ValueError):
@@ -37,13 +39,20 @@ def to_bits(x):
     return np.array(x, np.float32).view(np.uint32)
 
 
+def _any_subnormal(magnitude):
+    """Whether there is a subnormal in an array of bits without their signs."""
+    return (magnitude - _ONE).min() < _SMALLEST - _ONE  # zeros wrap around to the largest number
+
+
 def _settle(x):
     """Flush subnormals and make NaNs canonical in place; ``x`` is float32 with at least one dimension."""
-    magnitude = np.abs(x)
-    np.multiply(x, _ZERO, out=x, where=magnitude < _TINY)
-    nan = np.isnan(magnitude)
-    if nan.any():
-        x[nan] = _NAN
+    if not x.size:
+        return x
+    magnitude = x.view(np.uint32) & _MAGNITUDE
+    if magnitude.max() > _INFINITY:
+        x[magnitude > _INFINITY] = _NAN
+    if _any_subnormal(magnitude):
+        np.multiply(x, _ZERO, out=x, where=magnitude < _SMALLEST)
     return x
 
 
@@ -54,28 +63,29 @@ def normalise(x):
 
 
 def _add(a, b):
-    with np.errstate(all="ignore"):
-        return normalise(a + b)
+    return normalise(a + b)
 
 
 def _mul(a, b):
-    with np.errstate(all="ignore"):
-        return normalise(a * b)
+    return normalise(a * b)
 
 
 def fadd(a, b):
     """a + b. ``x + -x`` is +0, ``-0 + -0`` is -0."""
-    return _add(normalise(a), normalise(b))
+    with np.errstate(all="ignore"):
+        return _add(normalise(a), normalise(b))
 
 
 def fsub(a, b):
     """a - b, which is a + (-b)."""
-    return _add(normalise(a), -normalise(b))
+    with np.errstate(all="ignore"):
+        return _add(normalise(a), -normalise(b))
 
 
 def fmul(a, b):
     """a * b. What rounds, at subnormal precision, to 2^-126 is 2^-126; what is smaller is a signed zero."""
-    return _mul(normalise(a), normalise(b))
+    with np.errstate(all="ignore"):
+        return _mul(normalise(a), normalise(b))
 
 
 def _max(a, b):
@@ -179,9 +189,9 @@ def quantize_tile(rows):
     """
     rows = normalise(rows)
     *tiles, count, size = rows.shape
-    if not np.isfinite(rows).all():
-        raise NonFiniteError("cannot quantize infinity or NaN")
     largest = np.abs(rows).max(axis=(-2, -1), initial=0)
+    if not np.isfinite(largest).all():
+        raise NonFiniteError("cannot quantize infinity or NaN")
     exponent = (largest.view(np.uint32) >> 23).astype(np.int16) - 127 - 6
     exponent = np.where(largest == 0, 0, exponent).astype(np.int16)
     scaled = rows * np.ldexp(1.0, -exponent.astype(np.int32))[..., None, None]
@@ -205,7 +215,7 @@ def int_to_float(p, scale):
     p = np.asarray(p)
     with np.errstate(all="ignore"):
         if scale.size and scale.min() >= -126 and scale.max() <= 127:
-            return (p.astype(np.float32) + _ZERO) * np.ldexp(np.float32(1), scale)
+            return (np.asarray(p, np.float32) + _ZERO) * np.ldexp(np.float32(1), scale)
         value = np.ldexp(p.astype(np.float64) + 0.0, scale)
         return np.where(np.abs(value) < _TINY, np.copysign(0.0, value), value).astype(np.float32)
 
@@ -220,8 +230,7 @@ def accumulate(old, terms):
     with np.errstate(all="ignore"):
         for k, term in enumerate(terms):
             np.add(partial[k], term, out=partial[k + 1])
-        subnormal = (np.abs(partial) < _TINY) & (partial != 0)
-        if not subnormal.any():
+        if not _any_subnormal(partial.view(np.uint32) & _MAGNITUDE):
             return normalise(partial[-1])
         total = partial[0]
         for term in terms:

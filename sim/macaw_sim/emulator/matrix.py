@@ -40,29 +40,30 @@ class Matrix:
         if self.fault != Fault.NONE:
             raise DeviceFault(self.fault)
         rows, size = self._rows, self._size
-        total = state.vector[self._y] if self._accumulate else None
+        total = self._y.read(state.vector) if self._accumulate else None
         chunk = max(1, _CHUNK // (rows * size))
-        for k in range(0, len(self._w), chunk):
-            tiles, weights = self._x[k:k + chunk], self._w[k:k + chunk]
-            x, w = state.mantissas[tiles], state.mantissas[weights]
+        x_tiles, w_tiles = self._x.indices, self._w.indices
+        for k in range(0, len(w_tiles), chunk):
+            tiles, weights = x_tiles[k:k + chunk], w_tiles[k:k + chunk]
+            x, w = state.mantissas.take(tiles, axis=0), state.mantissas.take(weights, axis=0)
             x = x.swapaxes(-1, -2) if self._x_transpose else x
             w = w.swapaxes(-1, -2) if self._w_transpose else w
             x_exponent = np.repeat(state.exponents[tiles], size, axis=1)[:, :rows]
             total = matrix_product(x.reshape(len(x), -1, size)[:, :rows], x_exponent, w,
                                    state.exponents[weights], total)
-        state.vector[self._y] = total
+        self._y.write(state.vector, total)
 
     def accesses(self):
         """(space, places, written) for each range of places that the instruction touches."""
-        yield "tile", np.unique(self._x), False
-        yield "tile", np.unique(self._w), False
+        yield "tile", np.unique(self._x.indices), False
+        yield "tile", np.unique(self._w.indices), False
         if self._accumulate:
-            yield "vector row", self._y, False
-        yield "vector row", self._y, True
+            yield "vector row", self._y.indices, False
+        yield "vector row", self._y.indices, True
 
     def hazard(self):
         """What the instruction does in an order that the hardware does not promise, or None."""
-        visits = np.bincount(self._y, minlength=LOCAL_SPACE)
+        visits = np.bincount(self._y.indices, minlength=LOCAL_SPACE)
         if visits.max() > 1:
             return f"accumulates more than once per pass into vector row {int(visits.argmax())}"
         return None

@@ -5,13 +5,13 @@ from macaw_hw.config import Config
 from macaw_hw.isa import Fault, VectorOp
 
 from ..arithmetic import NonFiniteError, from_bits, quantize_tile, vector_op
-from .indices import walk
+from .indices import Places, walk
 from .state import DeviceFault, State
 
 __all__ = ["Vector"]
 
-_UNUSED = np.empty((0, 0), np.int64)
-"""Rows or tiles of an operand that the instruction does not have."""
+_UNUSED = Places(np.empty(0, np.int64))
+"""In place of the rows or tiles of an operand that the instruction does not have."""
 
 
 class Vector:
@@ -41,53 +41,54 @@ class Vector:
         self._tile = walk(fields["tile"], (self._outer, fields["tile_outer"]),
                           (self._tiles_per_outer, fields["tile_inner"]),
                           limit=config.tiles) if fields["to_tile"] else _UNUSED
-        broken = any(places is None for places in (self._a, self._b, self._d, self._tile))
+        broken = None in (self._a, self._b, self._d, self._tile)
         self.fault = Fault.LOCAL_ADDRESS if broken else Fault.NONE
 
     def run(self, state: State) -> None:
         if self.fault != Fault.NONE:
             raise DeviceFault(self.fault)
         shape = (self._outer, self._inner, self._size)
-        a = state.vector[self._a] if len(self._a) else np.empty(shape, np.float32)
-        b = state.vector[self._b] if len(self._b) else None
+        a = self._a.read(state.vector) if self._a else np.empty(shape, np.float32)
+        b = self._b.read(state.vector) if self._b else None
         if b is not None and self._shuffle is not None:
-            b = b[..., self._shuffle]
+            b = b.take(self._shuffle, axis=-1)
         result = vector_op(self._op, a, b, self._scalar)
-        if len(self._tile):
+        if self._tile:
             self._quantize(state, result)
-        if len(self._d):
-            state.vector[self._d] = result
+        if self._d:
+            self._d.write(state.vector, result)
 
     def _quantize(self, state: State, result: np.ndarray) -> None:
         missing = self._tiles_per_outer * self._size - self._inner
         if missing:
             result = np.pad(result, ((0, 0), (0, missing), (0, 0)))
         try:
-            mantissas, exponents = quantize_tile(result.reshape(*self._tile.shape, self._size, self._size))
+            mantissas, exponents = quantize_tile(result.reshape(-1, self._size, self._size))
         except NonFiniteError:
             raise DeviceFault(Fault.NON_FINITE) from None
-        state.mantissas[self._tile], state.exponents[self._tile] = mantissas, exponents
+        self._tile.write(state.mantissas, mantissas.reshape(*self._tile.indices.shape, self._size, self._size))
+        self._tile.write(state.exponents, exponents.reshape(self._tile.indices.shape))
 
     def accesses(self):
         """(space, places, written) for each range of places that the instruction touches."""
         for space, places, written in (("vector row", self._a, False), ("vector row", self._b, False),
                                        ("vector row", self._d, True), ("tile", self._tile, True)):
-            if len(places):
-                yield space, np.unique(places), written
+            if places:
+                yield space, np.unique(places.indices), written
 
     def hazard(self):
         """What the instruction does in an order that the hardware does not promise, or None."""
-        if not len(self._d):
+        if not self._d:
             return None
-        written = self._d.reshape(-1)
+        written = self._d.indices.reshape(-1)
         iteration = np.arange(written.size)
         first = np.full(written.max() + 1, written.size)
         first[written[::-1]] = iteration[::-1]
         for read in (self._a, self._b):
-            if len(read):
-                read = read.reshape(-1)
-                known = read < first.size
-                late = known & (first[np.where(known, read, 0)] < iteration)
+            if read:
+                rows = read.indices.reshape(-1)
+                known = rows < first.size
+                late = known & (first[np.where(known, rows, 0)] < iteration)
                 if late.any():
-                    return f"reads vector row {read[late.argmax()]} after writing it in an earlier iteration"
+                    return f"reads vector row {rows[late.argmax()]} after writing it in an earlier iteration"
         return None
