@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,32 @@ def test_train_and_eval(macaw, tmp_path):
     matrix = [[0 if cell == "." else int(cell) for cell in row] for row in rows]
     assert np.trace(matrix) == correct and np.sum(matrix) == 359
     assert np.sum(matrix, axis=1).tolist() == np.bincount(data.load_digits().test_y).tolist()
+
+
+def test_train_and_eval_on_the_rtl(macaw, tmp_path):
+    """The same bits as on the emulator, and figures that only the RTL has."""
+    run = ["train", "--dataset", "digits", "--config", "n4", "--limit", 100, "--epochs", 1]
+    code, out, err = macaw(*run, "--backend", "verilator", "--output", tmp_path / "rtl")
+    assert (code, err) == (0, "")
+    assert macaw(*run, "--backend", "emulator", "--output", tmp_path / "emulator")[0] == 0
+    rtl, emulator = (load_file(tmp_path / name / "weights.safetensors") for name in ("rtl", "emulator"))
+    assert all(np.array_equal(rtl[name].view(np.uint32), emulator[name].view(np.uint32)) for name in rtl)
+
+    metrics = json.loads((tmp_path / "rtl" / "metrics.json").read_text())
+    cycles = sum(entry["cycles"] for entry in metrics["steps"] + metrics["evaluations"])
+    assert metrics["simulated_cycles"] == cycles > 0
+    assert metrics["simulation_khz"] == pytest.approx(cycles / metrics["wall_seconds"] / 1000)
+    for measured in metrics["training_step"], *metrics["inference"].values():
+        counters = measured["counters"]
+        assert measured["utilization"] == pytest.approx(measured["useful_macs"] / (16 * counters["cycles"]))
+        assert 0 < measured["utilization"] < counters["matrix_busy"] / counters["cycles"] <= 1
+    assert f"{metrics['training_step']['counters']['cycles']} cycles for 64 images" in out
+    assert len(metrics["hardware_sha256"]) == 64
+
+    code, out, err = macaw("eval", "--dataset", "digits", "--config", "n4", "--limit", 64,
+                           "--weights", tmp_path / "rtl" / "weights.safetensors")
+    assert (code, err) == (0, "")
+    assert re.search(r"^\d+\.\d cycles per image at batch 64, MAC utilization \d+\.\d%; ", out, re.MULTILINE)
 
 
 def test_train_on_own_data(macaw, small, tmp_path):
