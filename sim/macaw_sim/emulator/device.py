@@ -37,6 +37,9 @@ class Outcome:
 class Emulator:
     """Executes encoded programs bit for bit as the device does, in an order that its tokens allow.
 
+    A new program is decoded, scheduled and checked; its later runs only compute. A training step of 784-128-10 with
+    a batch of 64 on `n16` (697 instructions) takes about 22 ms of one core, and about 10 times that the first time.
+
     What a faulting instruction writes before the fault is found, and how far other queues are by then,
     depends on timing in the device; here it writes nothing, and instructions of other queues may have run or
     not. Of several faults of one instruction, which the device names as it meets them, it names the local address,
