@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from contextlib import contextmanager
 from importlib import util
@@ -23,6 +24,8 @@ _ARGUMENTS = {"verilator": ["-Wno-fatal", "--output-split", "20000"], "icarus": 
 _FAST_COMPILE = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O0"}
 _TIMESCALE = ("1ns", "1ps")
 _LOG_LINES = 60
+_UNTRIGGERED = re.compile(r"always @\*$(?=\n[^\n]*;$)", re.MULTILINE)
+_TRIGGER = re.compile(r"reg (\\\$auto\$verilog_backend\S+)  = 0;")
 
 
 class SimulationError(AssertionError):
@@ -119,6 +122,10 @@ def build_verilog(text, *, name, simulator="verilator", waves=False):
     if simulator not in ("verilator", "icarus"):
         raise ValueError(f"simulator must be verilator or icarus, not {simulator!r}")
     tool = tools.verilator() if simulator == "verilator" else tools.icarus()
+    if simulator == "icarus":
+        # `always @*` waits for a change, and what has constant inputs would stay X. Yosys begins longer blocks with a
+        # register that it sets at the start, but in SystemVerilog, which cocotb asks for, that is too early.
+        text = _UNTRIGGERED.sub("always_comb", _TRIGGER.sub(r"reg \1 ; initial #0 \1 = 0;", text))
     from cocotb_tools import config
     key = _hash(text, tool, waves, _ARGUMENTS[simulator], sorted(_FAST_COMPILE.items()), config.libs_dir)
     build = tools.output_directory("sim", "cocotb") / f"{name}-{simulator}-{key}"
