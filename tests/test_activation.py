@@ -15,7 +15,11 @@ def _run(size, **options):
                **options)
 
 
-@pytest.mark.parametrize("simulator", simulators())
 @pytest.mark.parametrize("size, turns", [(4, (1, 1)), (8, (4, 2))])
-def test_activation(size, turns, simulator):
-    _run(size, simulator=simulator, parameters={"turns": turns})
+def test_verilator(size, turns):
+    _run(size, parameters={"turns": turns, "instructions": 200})
+
+
+@pytest.mark.skipif("icarus" not in simulators(), reason="Icarus Verilog is not installed")
+def test_icarus():
+    _run(4, simulator="icarus", parameters={"turns": (0, 1), "instructions": 24, "pairs": 400})

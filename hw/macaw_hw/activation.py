@@ -104,7 +104,8 @@ class Operands(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         instruction = self.instruction
-        inner, outer = Signal(12), Signal(12)
+        inner = Signal(12)
+        outer = Signal(12)
         pending = Signal()
         m.d.comb += [
             self.end.eq(inner == 1), self.last.eq(self.end & (outer == 1)),
@@ -114,7 +115,8 @@ class Operands(wiring.Component):
         outside, missing = 0, 0
         for port in "ab":
             m.submodules[port] = loop = AddressLoop()
-            used, got = Signal(name=f"{port}_used"), Signal(name=f"{port}_got")
+            used = Signal(name=f"{port}_used")
+            got = Signal(name=f"{port}_got")
             row, valid, ready = (getattr(self, f"{port}_{name}") for name in ("row", "valid", "ready"))
             with m.Switch(instruction.op), m.Case(*(op for op in isa.VectorOp if getattr(op.operands, port))):
                 m.d.comb += used.eq(1)
@@ -223,7 +225,8 @@ class ActivationUnit(wiring.Component):
         m.submodules.quantizer = quantizer = Quantizer(config=self.config)
         control = self.control
 
-        active, start = Signal(), Signal()
+        active = Signal()
+        start = Signal()
         instruction = Signal(isa.VECTOR.layout)
         m.d.comb += control.instruction.ready.eq(~active)
         m.d.sync += start.eq(control.instruction.valid & ~active)
@@ -236,7 +239,9 @@ class ActivationUnit(wiring.Component):
         tiles_done = self._write_tiles(m, start, instruction, operands, row, quantizer)
 
         # Nothing begins once an address is outside; what has begun ends by itself, and then comes the fault.
-        outside, room, finished = Signal(), Signal(), Signal()
+        outside = Signal()
+        room = Signal()
+        finished = Signal()
         m.d.comb += [
             outside.eq(operands.outside | d_outside | quantizer.outside),
             room.eq((free | ~instruction.to_vector) & (quantizer.room | ~instruction.to_tile)),
@@ -268,7 +273,8 @@ class ActivationUnit(wiring.Component):
             self.a.row.eq(operands.a_row), self.a.valid.eq(operands.a_valid), operands.a_ready.eq(self.a.ready),
             self.b.row.eq(operands.b_row), self.b.valid.eq(operands.b_valid), operands.b_ready.eq(self.b.ready),
         ]
-        load_a, load_b = Signal(), Signal()
+        load_a = Signal()
+        load_b = Signal()
         m.d.sync += [load_a.eq(self.a.valid & self.a.ready), load_b.eq(self.b.valid & self.b.ready)]
         for i in range(self.config.size):
             m.submodules[f"lane{i}"] = lane = Lane()
@@ -294,7 +300,9 @@ class ActivationUnit(wiring.Component):
         width = 32 * self.config.size
         m.submodules.results = results = SyncFIFOBuffered(width=width + 2, depth=_RESULTS)
         m.submodules.d = loop = AddressLoop()
-        transfer, outside, done = Signal(), Signal(), Signal()
+        transfer = Signal()
+        outside = Signal()
+        done = Signal()
         free = Signal(range(_RESULTS + 1), init=_RESULTS)
         end, last = results.r_data[width], results.r_data[width + 1]
         m.d.comb += [

@@ -24,10 +24,7 @@ Float32 = data.StructLayout({"mantissa": 23, "exponent": 8, "sign": 1})
 def normalised(bits):
     """``bits`` with subnormals replaced by the zero of their sign, and NaN by :data:`NAN`."""
     f = Float32(bits)
-    special = f.exponent == 0xFF
-    nan = special & f.mantissa.any()
-    mantissa = Mux((f.exponent == 0) | special, nan << 22, f.mantissa)
-    return Cat(mantissa[:23], f.exponent, f.sign & ~nan)
+    return Mux(_is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
 
 
 def negated(bits):
@@ -40,8 +37,7 @@ def ordered(bits):
 
     NaN has no place in the order and must be excluded by the caller.
     """
-    negative = bits[31] & bits[23:31].any()
-    return Cat(bits[:31] ^ negative.replicate(31), ~negative)
+    return Mux(bits[31] & bits[23:31].any(), ~bits, bits | 1 << 31)
 
 
 def _shift_out_zeros(m, value, steps):
@@ -87,7 +83,8 @@ class FloatAdd(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        large, small = Signal(Float32), Signal(Float32)
+        large = Signal(Float32)
+        small = Signal(Float32)
         difference = Signal(8)
         swap = Signal()
         m.d.comb += [
@@ -96,8 +93,10 @@ class FloatAdd(wiring.Component):
             small.as_value().eq(Mux(swap, self.a, self.b)),
             difference.eq(large.exponent - small.exponent),
         ]
-        subtract, sign = _register(3, "subtract"), _register(3, "sign")
-        infinite, nan = _register(3, "infinite"), _register(3, "nan")
+        subtract = _register(3, "subtract")
+        sign = _register(3, "sign")
+        infinite = _register(3, "infinite")
+        nan = _register(3, "nan")
         exponent = [_register(8, f"exponent{i}") for i in range(2)]
         augend = [_register(24, f"augend{i}") for i in range(2)]
         addend = _register(24, "addend")
@@ -105,7 +104,7 @@ class FloatAdd(wiring.Component):
         m.d.sync += [
             augend[0].eq(_significand(large)),
             addend.eq(_significand(small)),
-            distance.eq(difference[:5] | difference[5:].any().replicate(5)),
+            distance.eq(Mux(difference[5:].any(), 31, difference[:5])),
             exponent[0].eq(large.exponent),
             subtract.eq(Cat(large.sign ^ small.sign, subtract)),
             infinite.eq(Cat(large.exponent == 0xFF, infinite)),
@@ -119,10 +118,12 @@ class FloatAdd(wiring.Component):
             shifted = Signal(27, name=f"right{1 << i}")
             m.d.comb += shifted.eq(Mux(distance[i], value >> (1 << i), value))
             value = shifted
+        kept = Signal(28)
         aligned = _register(28, "aligned")
+        m.d.comb += kept.eq(value | lost)
         m.d.sync += [
             # Subtraction adds the complement; the carry comes from one more bit below, in `total`.
-            aligned.eq((value | lost) ^ subtract[0].replicate(28)),
+            aligned.eq(Mux(subtract[0], ~kept, kept)),
             augend[1].eq(augend[0]),
             exponent[1].eq(exponent[0]),
         ]
@@ -130,7 +131,8 @@ class FloatAdd(wiring.Component):
         total = Signal(29)
         m.d.comb += total.eq(Cat(subtract[1], augend[1] << 3) + Cat(subtract[1], aligned))
         coarse, skipped = _shift_out_zeros(m, total[1:], (16, 8))
-        partial, reached = _register(28, "partial"), _register(signed(10), "reached")
+        partial = _register(28, "partial")
+        reached = _register(signed(10), "reached")
         m.d.sync += [
             partial.eq(coarse),
             reached.eq(exponent[1] + 1 - skipped),
@@ -169,9 +171,12 @@ class FloatMul(wiring.Component):
         m = Module()
         a, b = Float32(self.a), Float32(self.b)
 
-        low, high = _register(36, "low"), _register(36, "high")
+        low = _register(36, "low")
+        high = _register(36, "high")
         exponent = _register(9, "exponent")
-        sign, infinite, nan = (_register(2, name) for name in ("sign", "infinite", "nan"))
+        sign = _register(2, "sign")
+        infinite = _register(2, "infinite")
+        nan = _register(2, "nan")
         zero = (a.exponent == 0) | (b.exponent == 0)
         special = (a.exponent == 0xFF) | (b.exponent == 0xFF)
         m.d.sync += [
@@ -187,7 +192,8 @@ class FloatMul(wiring.Component):
         m.d.comb += product.eq(low + (high << 12))
         top = Signal(26)
         m.d.comb += top.eq(Mux(product[47], product[22:], product[21:47]))
-        value, reached = _register(28, "value"), _register(signed(11), "reached")
+        value = _register(28, "value")
+        reached = _register(signed(11), "reached")
         m.d.sync += [
             value.eq(Cat(0, product[:21].any() | product[47] & product[21], top)),
             reached.eq(exponent + product[47] - 127),
@@ -243,7 +249,8 @@ class IntToFloat(wiring.Component):
         magnitude = Signal(24)
         m.d.comb += magnitude.eq(Mux(self.p < 0, -self.p, self.p)[:self.width])
         coarse, skipped = _shift_out_zeros(m, magnitude, (16, 8))
-        partial, reached = _register(24, "partial"), _register(signed(12), "reached")
+        partial = _register(24, "partial")
+        reached = _register(signed(12), "reached")
         sign = _register(1, "sign")
         m.d.sync += [
             partial.eq(coarse),
@@ -258,7 +265,7 @@ class IntToFloat(wiring.Component):
 def _significand(f):
     """24 bits: the mantissa with its hidden bit; 0 for zeros and subnormals."""
     hidden = f.exponent.any()
-    return Cat(f.mantissa & hidden.replicate(23), hidden)
+    return Mux(hidden, Cat(f.mantissa, 1), 0)
 
 
 def _is_nan(f):
@@ -278,20 +285,19 @@ def _packed(m, o, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
     """
     reached = Signal(signed(12), name="result_exponent")
     rounded = Signal(31)
-    result = Signal(Float32)
+    magnitude = Signal(31)
     packed = _register(32, "packed")
-    m.d.sync += packed.eq(result)
-    m.d.comb += o.eq(packed)
+    m.d.sync += packed.eq(Cat(magnitude, sign & ~nan))
     m.d.comb += [
+        o.eq(packed),
         reached.eq(exponent),
         rounded.eq(Cat(value[4:27], reached[:8]) + (value[3] & (value[:3].any() | value[4]))),
-        result.sign.eq(sign & ~nan),
     ]
     with m.If(nan):
-        m.d.comb += Cat(result.mantissa, result.exponent).eq(NAN)
+        m.d.comb += magnitude.eq(NAN)
     with m.Elif(infinite | (value[27] & (reached > 254))):
-        m.d.comb += Cat(result.mantissa, result.exponent).eq(INFINITY)
+        m.d.comb += magnitude.eq(INFINITY)
     with m.Elif(~value[27] | (reached < 1)):
-        m.d.comb += result.exponent.eq(tiny)
+        m.d.comb += magnitude.eq(tiny << 23)
     with m.Else():
-        m.d.comb += Cat(result.mantissa, result.exponent).eq(rounded)
+        m.d.comb += magnitude.eq(rounded)

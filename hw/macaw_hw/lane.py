@@ -162,15 +162,18 @@ class Lane(wiring.Component):
         m.submodules.add = add = FloatAdd()
         control = self.control
 
-        captured_a, captured_b = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        a, b = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        captured_a = Signal(32)
+        captured_b = Signal(32)
+        a = Signal(32, reset_less=True)
+        b = Signal(32, reset_less=True)
         with m.If(self.load_a):
             m.d.sync += captured_a.eq(self.a)
         with m.If(self.load_b):
             m.d.sync += captured_b.eq(self.b)
         m.d.sync += [a.eq(normalised(captured_a)), b.eq(normalised(captured_b))]
 
-        source, factor = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        source = Signal(32, reset_less=True)
+        factor = Signal(32, reset_less=True)
         terms = [Signal(32, name=f"term{i}", reset_less=True) for i in range(1 + FloatMul.latency)]
         sources = self._sources(m, a, b)
         with m.Switch(control.source):
@@ -203,8 +206,13 @@ class Lane(wiring.Component):
 
     def _choice(self, m, a, b):
         control = self.control
-        other, choice, hit = Signal(32), Signal(32), Signal(32)
-        greater, equal, nan, holds = Signal(), Signal(), Signal(), Signal()
+        other = Signal(32)
+        choice = Signal(32)
+        hit = Signal(32)
+        greater = Signal()
+        equal = Signal()
+        nan = Signal()
+        holds = Signal()
         m.d.comb += [
             other.eq(Mux(control.against_scalar, control.scalar, b)),
             greater.eq(ordered(a) > ordered(other)),

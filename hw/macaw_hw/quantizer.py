@@ -116,8 +116,9 @@ class QuantizerLane(wiring.Component):
         ]
 
         # Value 1.mantissa: seven integer bits, one to round by, one that is sticky.
-        value, sign, distance = (Signal(width, name=name, reset_less=True)
-                                 for name, width in (("value", 9), ("sign", 1), ("distance", 4)))
+        value = Signal(9, reset_less=True)
+        sign = Signal(reset_less=True)
+        distance = Signal(4, reset_less=True)
         difference = Signal(8)
         m.d.comb += difference.eq(self.largest - read.data.exponent)
         with m.If(self.advance):
@@ -128,7 +129,8 @@ class QuantizerLane(wiring.Component):
                 distance.eq(Mux(difference > 8, 8, difference)),
             ]
 
-        shifted, magnitude = Signal(9), Signal(7)
+        shifted = Signal(9)
+        magnitude = Signal(7)
         result = Signal(8, reset_less=True)
         lost = (value & ~(Const(0x1FF, 9) << distance)[:9]).any()
         up = shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()
@@ -246,7 +248,8 @@ class Quantizer(wiring.Component):
             along[0].eq(Cat(self.valid, complete, count, self.end, self.last)),
             *(after.eq(before) for before, after in zip(along, along[1:], strict=False)),
         ]
-        running, largest = Signal(8), Signal(8)
+        running = Signal(8)
+        largest = Signal(8)
         described = layout(tiles.w_data)
         m.d.comb += [
             largest.eq(Mux(maximum.o > running, maximum.o, running)),
@@ -263,7 +266,10 @@ class Quantizer(wiring.Component):
         size = self.config.size
         line = Signal(ceil_log2(size))
         read_row = Signal(ceil_log2(self.depth))
-        advance, step, stored, infinite = Signal(), Signal(), Signal(), Signal()
+        advance = Signal()
+        step = Signal()
+        stored = Signal()
+        infinite = Signal()
         stage = data.StructLayout({
             "present": 1, "dropped": 1, "ended": 1, "last": 1, "blank": 1, "line": len(line),
             "tile": len(self.tile.tile), "largest": 8})
