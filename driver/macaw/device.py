@@ -62,6 +62,7 @@ class Device:
     config : Config
     backend : macaw_sim.backend.Backend
     backend_name : str
+    closed : bool
     resident : object or None
         Whoever left data on chip that is still there; any :meth:`run` clears it.
 
@@ -79,8 +80,9 @@ class Device:
         self.config = config if isinstance(config, Config) else named_config(config)
         self.backend_name = backend
         self.backend = create_backend(backend, self.config, dram_bytes=dram_bytes, **options)
-        self.resident = None
+        self.resident, self.closed = None, False
         self._tensors = {}
+        self._closing = weakref.WeakSet()
         self._programs = weakref.WeakKeyDictionary()
         try:
             self._identify()
@@ -96,8 +98,18 @@ class Device:
         self.close()
 
     def close(self):
-        """Release the backend and with it the memory. Calling it again does nothing."""
+        """Release the backend and with it the memory. Calling it again does nothing.
+
+        Parameters that were trained here are fetched first.
+        """
+        while self._closing:
+            self._closing.pop().fetch()
+        self.closed = True
         self.backend.close()
+
+    def before_close(self, owner):
+        """Have ``owner.fetch()`` called before the memory goes away, if ``owner`` still exists then."""
+        self._closing.add(owner)
 
     @property
     def dram(self):

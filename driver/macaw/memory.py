@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from macaw_hw.isa import DataFormat
 
+from .errors import MacawError
 from .footprint import element_bytes
 
 __all__ = ["Allocator", "Cache", "OutOfMemory", "Panel", "rows_cache", "tiles_cache"]
 
 
-class OutOfMemory(MemoryError):
+class OutOfMemory(MacawError):
     """A kernel needs more vector rows or tiles at a time than the configuration has."""
 
 
@@ -190,6 +191,10 @@ class Cache:
         finally:
             for panel in panels:
                 self.unpin(panel)
+
+    def touch(self, panel):
+        """Note that a resident panel is changed in place, and its home with it out of date."""
+        self._entries[panel.name].dirty = True
 
     def pin(self, panel):
         self._entries[panel.name].pins += 1

@@ -45,6 +45,11 @@ class Model:
         x : ndarray, shape (samples, ...) with in_features values per sample
             uint8 pixels (used as x / 255) or float32. NaN, infinity, another dtype or shape is a ``ValueError`` that
             names the value, the limit and the remedy.
+
+        Notes
+        -----
+        N neighbouring samples share the exponents of their tiles, so that an output depends a little on its neighbours,
+        and on ``batch_size`` where that is no multiple of N.
         """
         session = self._session
         x = check_features(x, session.features)

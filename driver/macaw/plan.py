@@ -154,6 +154,7 @@ class Plan:
                 quantized=self.allocate(f"{index}.quantized", y.tiles * x.tiles * config.tile_bytes),
                 offsets=self.allocate(f"{index}.offsets", y.tiles * config.row_bytes)))
         self._versions = {}
+        device.before_close(self)
 
     def allocate(self, name, size):
         """A tensor that is freed with the plan."""
@@ -161,8 +162,15 @@ class Plan:
         self._tensors.append(tensor)
         return tensor
 
+    def fetch(self):
+        """Bring parameters that are newer here to the host."""
+        for layer in self.layers:
+            for parameter in filter(None, (layer.weight, layer.bias)):
+                _ = parameter.data
+
     def free(self):
-        """Give all memory back."""
+        """Give all memory back, once parameters that are newer here have been fetched."""
+        self.fetch()
         for tensor in self._tensors:
             self.device.free(tensor)
         self._tensors.clear()

@@ -1,6 +1,7 @@
 """A network on a device: batches in, results out, with programs built when a batch of their kind first comes."""
 
 import numbers
+import weakref
 
 import numpy as np
 
@@ -72,6 +73,7 @@ class Session:
         self.classes = self.plan.layers[-1].y.features
         self._programs = {}
         self._quantized = False
+        weakref.finalize(self, _release, self.plan).atexit = False
 
     def infer(self, x):
         """Outputs (samples, classes) of one batch, and the counters."""
@@ -116,3 +118,9 @@ class Session:
     def _outputs(self, samples):
         n = self.plan.config.size
         return unblocked(self.workspace.outputs.view("<f4", (-(-self.classes // n), samples, n)), self.classes).copy()
+
+
+def _release(plan):
+    """Free the memory of a session that is gone; a closed device has none."""
+    if not plan.device.closed:
+        plan.free()

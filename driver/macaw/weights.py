@@ -7,10 +7,12 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
+from .errors import MacawError
+
 __all__ = ["WeightsError", "load_weights", "save_weights"]
 
 
-class WeightsError(ValueError):
+class WeightsError(MacawError, ValueError):
     """A weight file that cannot be used; the message is one line that names the file and the reason."""
 
 

@@ -2,6 +2,7 @@
 
 from macaw_hw.isa import VectorOp
 
+from ..memory import Panel
 from .context import Block
 
 __all__ = ["OffsetGradients", "from_loss", "through_activation", "use_gradient"]
@@ -16,8 +17,11 @@ class OffsetGradients:
 
     def __init__(self, job):
         self._job = job
-        self.rows = {layer.index: Block(job.rows.allocate(layer.y.tiles, job.others, long=True), layer.y.tiles)
-                     for layer in job.plan.layers if layer.bias is not None}
+
+    def panel(self, layer, group):
+        """The sums of one group of features."""
+        address = self._job.workspace.gradients[layer.index].address + group.start * self._job.config.row_bytes
+        return Panel(("offset gradients", layer.index, group.start), len(group), address, self._job.others)
 
     def add(self, layer, batch, group, gradient):
         """Thread: add one group for one block, whose rows are used up."""
@@ -33,13 +37,17 @@ class OffsetGradients:
             lower = Block(gradient.start + half, half, gradient.panels * batch.tiles, n)
             yield job.op(VectorOp.ADD, upper, upper, lower)
             half //= 2
-        total = self.rows[layer.index].part(0, 1, group)
+        panel = self.panel(layer, group)
         for tile in range(batch.tiles):
             row = Block(gradient.start + tile * n, len(group), step=batch.pitch)
             if batch.index == tile == 0:
-                yield job.op(VectorOp.MOVE, total, row)
+                yield job.op(VectorOp.MOVE, Block(job.rows.create(panel), len(group)), row)
             else:
-                yield job.op(VectorOp.ADD, total, total, row)
+                with job.rows.use(panel) as (start,):
+                    job.rows.touch(panel)
+                    total = Block(start, len(group))
+                    time = job.op(VectorOp.ADD, total, total, row)
+                yield time
 
 
 def through_activation(job, layer, batch, group, sums, tile):

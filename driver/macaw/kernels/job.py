@@ -46,8 +46,10 @@ class Workspace:
         float32 [tiles][samples][N].
     losses : Tensor
         float32 [samples][N]: the loss of each sample, in every lane.
-    mask : Tensor
-        float32 [tiles][N]: 0, and -1e30 in the padding lanes of the outputs.
+    mask, masked : Tensor
+        float32 [tiles][N]: 0, and -1e30 in the padding lanes of the outputs; the same plus the bias.
+    gradients : list of Tensor
+        float32 [tiles][N]: gradients of the biases.
     """
 
     def __init__(self, plan, samples, training):
@@ -60,12 +62,14 @@ class Workspace:
         self.outputs = plan.allocate("outputs", last.tiles * samples * config.row_bytes)
         self.mask = plan.allocate("mask", last.tiles * config.row_bytes)
         self.mask.view("<f4", (last.tiles * n,))[last.features:] = -1e30
+        self.masked = plan.allocate("masked", last.tiles * config.row_bytes)
         boundaries = [layer.x for layer in plan.layers] + [last]
         def spill(what, boundary, unit):
             return plan.allocate(what, boundary.tiles * tiles * unit).address
         self.x_homes = [spill("x", boundary, config.tile_bytes) for boundary in boundaries]
         if training:
             self.targets = plan.allocate("targets", last.tiles * samples * n)
+            self.gradients = [plan.allocate("gradients", layer.y.tiles * config.row_bytes) for layer in plan.layers]
             self.losses = plan.allocate("losses", samples * config.row_bytes)
             self.dy_homes = [spill("dy", boundary, config.tile_bytes) for boundary in boundaries]
             self.dx_homes = [spill("dx", boundary, config.tile_bytes) for boundary in boundaries]

@@ -5,8 +5,11 @@ tiles in ascending order; ``dX`` adds output tiles in ascending order; ``dW`` ad
 order.
 """
 
+from dataclasses import replace
+
 from macaw_hw.isa import DataFormat, VectorOp
 
+from ..memory import Panel
 from .context import Block
 
 __all__ = ["Inputs", "Offsets", "activate", "forward", "input_gradient", "output_groups"]
@@ -17,39 +20,62 @@ _INPUT_ROWS = 160
 
 
 class Offsets:
-    """Bias rows of all layers, on chip for the whole program; those of the outputs with the mask of the padding
-    lanes if there is a softmax."""
+    """Bias rows, and the sums that begin with them. Those of the outputs carry the mask of the padding lanes if there
+    is a softmax."""
 
-    def __init__(self, job, masked):
-        self._job = job
-        self.rows, self.start, self._prepared = {}, {}, {}
-        for layer in job.plan.layers:
-            last = layer is job.plan.layers[-1]
+    def __init__(self, job):
+        self._job, self._prepared = job, {}
+        self._masked = job.softmax and job.plan.layers[-1].y.features % job.n != 0
+        if self._masked:
+            self._mask()
+
+    def panel(self, layer, group):
+        """The bias of one group of outputs."""
+        return Panel(("bias", layer.index, group.start), len(group),
+                     layer.offsets.address + group.start * self._job.config.row_bytes, self._job.others)
+
+    def _masked_panel(self):
+        return Panel(("mask",), self._job.plan.layers[-1].y.tiles, self._job.workspace.mask.address, self._job.others)
+
+    def _mask(self):
+        """Add the bias of the outputs to the mask, whose home is another from then on."""
+        job, layer = self._job, self._job.plan.layers[-1]
+        mask = self._masked_panel()
+        if layer.bias is None:
+            return
+        sums = replace(mask, name=("masked",), address=job.workspace.masked.address)
+        with job.rows.use(mask) as (start,):
+            target = Block(job.rows.create(sums), mask.count)
+            for group in layer.y.groups:
+                with job.rows.use(sums, self.panel(layer, group)) as (_, bias):
+                    part = range(group.start, group.stop)
+                    job.op(VectorOp.ADD, target.part(0, 1, part), Block(start, mask.count).part(0, 1, part),
+                           Block(bias, len(group)))
+        job.rows.drop(mask)
+
+    def _start(self, layer, group):
+        """The panel that sums of a group begin with, and the row of its first tile; None if it is zero."""
+        if self._masked and layer is self._job.plan.layers[-1]:
+            panel = self._masked_panel()
             if layer.bias is not None:
-                self.rows[layer.index] = self._load(layer.offsets, layer.y.tiles)
-                self.start[layer.index] = self.rows[layer.index]
-            if last and masked and layer.y.features % job.n:
-                mask = self._load(job.workspace.mask, layer.y.tiles)
-                if layer.bias is not None:
-                    job.op(VectorOp.ADD, mask, mask, self.rows[layer.index])
-                self.start[layer.index] = mask
-
-    def _load(self, tensor, tiles):
-        job = self._job
-        rows = Block(job.rows.allocate(tiles, job.others, long=True), tiles)
-        job.program.load(format=DataFormat.FLOAT32, address=tensor.address, local=rows.start, run=tiles * job.n)
-        return rows
+                panel = replace(panel, name=("masked",), address=self._job.workspace.masked.address)
+            return panel, group.start
+        return None if layer.bias is None else (self.panel(layer, group), 0)
 
     def prepare(self, layer, batch, group):
         """Emit what :meth:`begin` will give, ahead of time."""
         job = self._job
         sums = Block(job.allocate_sums(len(group) * batch.pitch), batch.rows, len(group), batch.pitch)
-        rows = self.start.get(layer.index)
-        if rows is not None:
-            for tile in group:
-                row = rows.part(0, 1, range(tile, tile + 1)).spread(rows=batch.rows)
-                job.op(VectorOp.MOVE, sums.part(tile - group.start, 1), row)
-        self._prepared[layer.index, batch.index, group.start] = sums, rows is not None
+        parts = [part for part in layer.y.groups if part.start in group]
+        starts = [self._start(layer, part) for part in parts]
+        for part, start in zip(parts, starts, strict=True):
+            if start is None:
+                continue
+            with job.rows.use(start[0]) as (first,):
+                for i, tile in enumerate(part):
+                    row = Block(first + start[1] + i, 1).spread(rows=batch.rows)
+                    job.op(VectorOp.MOVE, sums.part(tile - group.start, 1), row)
+        self._prepared[layer.index, batch.index, group.start] = sums, starts[0] is not None
 
     def begin(self, layer, batch, group):
         """Rows for the sums of one group of outputs, holding the bias: the block, and whether it holds anything."""

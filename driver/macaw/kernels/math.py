@@ -55,7 +55,7 @@ def log(k, d, x, u, e):
 
 
 def reciprocal(k, d, x, t):
-    """``d`` = 1 / x within 1 unit in the last place: the seed and three Newton steps r(2 - xr)."""
+    """``d`` = 1 / x within 2 units in the last place: the seed and three Newton steps r(2 - xr)."""
     yield k.op(VectorOp.RECIPROCAL_SEED, d, x)
     for _ in range(3):
         yield k.op(VectorOp.NMUL_ADD_SCALAR, t, x, d, scalar=2.0)

@@ -21,7 +21,7 @@ class _Network:
 
     def __init__(self, job):
         self.job = job
-        self.offsets = Offsets(job, masked=job.softmax)
+        self.offsets = Offsets(job)
         self.inputs = Inputs(job)
         self.gradients = OffsetGradients(job) if job.training else None
         self.scratch = Scratch(job) if job.softmax else None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from macaw_hw.isa import DataFormat, VectorOp
 
+from .context import Block
+
 __all__ = ["Chunk", "chunks", "update_offsets", "update_weights", "weight_gradient"]
 
 
@@ -76,8 +78,12 @@ def update_weights(job, chunk, sums, rate):
 def update_offsets(job, offsets, gradients, rate):
     """Emit the update of all biases and store them."""
     for layer in job.plan.layers:
-        if layer.bias is not None:
-            rows = offsets.rows[layer.index]
-            job.op(VectorOp.SCALE_ADD, rows, gradients.rows[layer.index], rows, scalar=-rate)
-            job.program.store(format=DataFormat.FLOAT32, address=layer.offsets.address, local=rows.start,
-                              run=rows.rows * job.n)
+        for group in layer.y.groups if layer.bias is not None else ():
+            home, gradient = offsets.panel(layer, group), gradients.panel(layer, group)
+            with job.rows.use(home, gradient) as places:
+                rows, change = (Block(place, len(group)) for place in places)
+                job.op(VectorOp.SCALE_ADD, rows, change, rows, scalar=-rate)
+                job.program.store(format=DataFormat.FLOAT32, address=home.address, local=rows.start,
+                                  run=rows.rows * job.n)
+            job.rows.drop(home)
+            job.rows.drop(gradient)
