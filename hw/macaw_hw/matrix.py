@@ -87,7 +87,7 @@ class MatrixUnit(wiring.Component):
             array.x.eq(self.x.data), array.valid.eq(streamer.o_valid), array.first.eq(streamer.o_first),
         ]
         self._results(m, loader, streamer, array, accumulator)
-        self._report(m, start, accumulator.done, streamer.fault)
+        self._report(m, start, streamer.taken, accumulator.done, streamer.fault)
         return m
 
     def _results(self, m, loader, streamer, array, accumulator):
@@ -110,14 +110,20 @@ class MatrixUnit(wiring.Component):
         ]
         m.d.comb += [sum_in.eq(sum_out) for sum_in, sum_out in zip(accumulator.sums, array.o_sum, strict=True)]
 
-    def _report(self, m, start, done, fault):
+    def _report(self, m, start, taken, done, fault):
         """What the sequencer and the counters want to know."""
         control = self.control
         outstanding = Signal(4)  # two in control, and one for each N cycles of the pipeline
         m.d.sync += outstanding.eq(outstanding + start - done)
-        stalled = Signal()
+        # Weights are late on account of the memory if it refused any of their reads.
+        refused, late, stalled = Signal(), Signal(), Signal()
+        with m.If(refused):
+            m.d.sync += late.eq(1)
+        with m.Elif(taken):
+            m.d.sync += late.eq(0)
         m.d.comb += [
-            stalled.eq(~self.x.valid & self.w.valid & ~self.w.ready),
+            refused.eq(self.w.valid & ~self.w.ready),
+            stalled.eq(~self.x.valid & (refused | late)),
             control.done.eq(done),
             control.fault.eq(Mux(fault, Fault.LOCAL_ADDRESS, Fault.NONE)),
             control.busy.eq(outstanding != 0),
