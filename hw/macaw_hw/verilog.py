@@ -6,6 +6,7 @@ from functools import cache
 from amaranth.back import verilog
 
 from .accelerator import Accelerator
+from .memory_init import fold_memory_init
 from .registers import REGISTERS, VERSION
 
 __all__ = ["MODULE", "generate", "describe"]
@@ -22,7 +23,8 @@ def generate(config):
     ----------
     config : Config
     """
-    return verilog.convert(Accelerator(config=config), name=MODULE, emit_src=False, strip_internal_attrs=True)
+    return fold_memory_init(verilog.convert(Accelerator(config=config), name=MODULE, emit_src=False,
+                                            strip_internal_attrs=True))
 
 
 def describe(config, text):

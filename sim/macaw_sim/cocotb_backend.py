@@ -5,7 +5,7 @@ the DMA. The driver runs unmodified, in a thread, inside a cocotb test of the to
 
     @cocotb.test()
     async def trains(dut):
-        await cocotb.bridge(main)()         # main() creates Device(backend="cocotb") and uses it
+        await bridge(main)()         # main() creates Device(backend="cocotb") and uses it
 """
 
 import random
@@ -13,6 +13,7 @@ import random
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
+from cocotb.task import resume
 from cocotb.triggers import First, RisingEdge, Timer
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiResp
 
@@ -26,7 +27,7 @@ _PERIOD = 10
 class CocotbBackend:
     """Backend over the device under test of the running cocotb test.
 
-    Must be created and used in a function that runs under `cocotb.bridge`.
+    Must be created and used in a function that runs under `cocotb.task.bridge`.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class CocotbBackend:
         self._memory = bytearray(dram_bytes)
         self.dram = np.frombuffer(self._memory, dtype=np.uint8)
         self._dut = cocotb.top
-        cocotb.resume(self._start)(stall, seed)
+        resume(self._start)(stall, seed)
 
     async def _start(self, stall, seed):
         dut = self._dut
@@ -70,14 +71,14 @@ class CocotbBackend:
     def read_register(self, offset):
         async def read():
             return await self._master.read(offset, 4)
-        response = cocotb.resume(read)()
+        response = resume(read)()
         _check(response, "read", offset)
         return int.from_bytes(response.data, "little")
 
     def write_register(self, offset, value):
         async def write():
             return await self._master.write(offset, int(value).to_bytes(4, "little"))
-        _check(cocotb.resume(write)(), "write", offset)
+        _check(resume(write)(), "write", offset)
 
     def wait_interrupt(self, max_cycles):
         async def wait():
@@ -86,10 +87,10 @@ class CocotbBackend:
             if not self._dut.irq.value:
                 await First(RisingEdge(self._dut.irq), Timer(_PERIOD * max_cycles, unit="ns"))
             return bool(self._dut.irq.value)
-        return cocotb.resume(wait)()
+        return resume(wait)()
 
     def reset(self):
-        cocotb.resume(self._reset)()
+        resume(self._reset)()
 
     def close(self):
         """Nothing to release: the simulator belongs to the test."""
