@@ -31,7 +31,8 @@ class MatrixWithMemories(wiring.Component):
         m.submodules.tile_memory = tile_memory = TileMemory(config=self.config)
         m.submodules.vector_memory = vector_memory = VectorMemory(config=self.config)
         for outside, inside in (
-                (self.control, matrix.control), (self.tile_load, tile_memory.load), (self.tile_store, tile_memory.store),
+                (self.control, matrix.control),
+                (self.tile_load, tile_memory.load), (self.tile_store, tile_memory.store),
                 (self.vector_load, vector_memory.load), (self.vector_store, vector_memory.store)):
             wiring.connect(m, wiring.flipped(outside), inside)
         for master, slave in ((matrix.x, tile_memory.x), (matrix.w, tile_memory.w),

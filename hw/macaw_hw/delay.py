@@ -6,6 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from .memory_init import NO_COLLISION_CHECK
+
 __all__ = ["DelayLine"]
 
 
@@ -44,7 +46,8 @@ class DelayLine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.width, depth=self.cycles, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=self.width, depth=self.cycles, init=[], attrs=NO_COLLISION_CHECK)
         position = Signal(ceil_log2(self.cycles), reset_less=True)
         read = memory.read_port()
         write = memory.write_port()

@@ -1,8 +1,14 @@
-"""Shorter Verilog: memories are cleared by a loop, for simulation only, instead of by a line for each row."""
+"""How memories appear in Verilog."""
 
 import re
 
-__all__ = ["fold_memory_init"]
+__all__ = ["NO_COLLISION_CHECK", "fold_memory_init"]
+
+NO_COLLISION_CHECK = {"no_rw_check": 1}
+"""Attributes of a memory that may return anything for a row that is written in the cycle in which it is read.
+
+Without this, Yosys adds comparators and a second output register to block memories that return the new row.
+"""
 
 _BLOCK = re.compile(r"^  initial begin\n((?:    ([^\[\n]+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.MULTILINE)
 

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .interfaces import EXPONENT, TileRead, TileWrite
+from .memory_init import NO_COLLISION_CHECK
 
 __all__ = ["TileMemory", "TileBank"]
 
@@ -71,7 +72,8 @@ class TileBank(wiring.Component):
         skewed = _rotate(m, "skew", self.write_data, -self.write_line, size)
         outputs = []
         for number in range(size):
-            m.submodules[f"bytes{number}"] = memory = Memory(shape=8, depth=tiles * size, init=[])
+            m.submodules[f"bytes{number}"] = memory = Memory(
+                shape=8, depth=tiles * size, init=[], attrs=NO_COLLISION_CHECK)
             read, write = memory.read_port(), memory.write_port()
             row = Signal.like(self.read_line, name=f"row{number}")
             m.d.comb += [
@@ -81,7 +83,8 @@ class TileBank(wiring.Component):
                 write.data.eq(skewed[8 * number:8 * number + 8]),
             ]
             outputs.append(read.data)
-        m.submodules.exponents = memory = Memory(shape=EXPONENT, depth=tiles, init=[])
+        m.submodules.exponents = memory = Memory(
+            shape=EXPONENT, depth=tiles, init=[], attrs=NO_COLLISION_CHECK)
         read, write = memory.read_port(), memory.write_port()
         m.d.comb += [
             read.addr.eq(self.read_tile), read.en.eq(self.read_enable), self.read_exponent.eq(read.data),

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .interfaces import VectorRead, VectorWrite
+from .memory_init import NO_COLLISION_CHECK
 
 __all__ = ["VectorBank", "VectorMemory"]
 
@@ -37,7 +38,7 @@ class VectorBank(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = Memory(
-            shape=32 * self.config.size, depth=self.config.vector_bank_rows, init=[])
+            shape=32 * self.config.size, depth=self.config.vector_bank_rows, init=[], attrs=NO_COLLISION_CHECK)
         read = memory.read_port()
         write = memory.write_port()
         m.d.comb += [

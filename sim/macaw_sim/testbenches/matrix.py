@@ -205,10 +205,10 @@ class Bench:
         reasons = [moves, dut.control__wait_memory.value, dut.control__wait_other.value]
         assert sum(map(bool, reasons)) == int(dut.control__busy.value)
 
-    async def run(self, program, limit=100_000):
+    async def run(self, program, limit=20_000):
         """Feed a program as fast as the unit takes it; until it is done or a fault is reported."""
         dut, queue = self.dut, list(program)
-        faulted = 0
+        faulted, limit = 0, self.cycle + limit
         goal = len(self.done) + len(program)
         while len(self.done) < goal and faulted < 100:
             dut.control__instruction__valid.value = int(bool(queue))

@@ -71,9 +71,11 @@ class Bench:
                 row = int(self.rng.integers(0, self.config.vector_rows))
                 await self.transfer("vector_store", row=row)
 
-    async def run(self, program):
+    async def run(self, program, limit=50_000):
         dut, queue, done = self.dut, list(program), 0
-        while done < len(program):
+        for _ in range(limit):
+            if done == len(program):
+                break
             dut.control__instruction__valid.value = int(bool(queue))
             if queue:
                 dut.control__instruction__payload.value = payload(queue[0])
@@ -83,6 +85,7 @@ class Bench:
             done += int(dut.control__done.value)
             self.waits += int(dut.control__wait_memory.value)
             assert dut.control__fault.value == Fault.NONE
+        assert done == len(program), "the unit does not finish"
         dut.control__instruction__valid.value = 0
 
 
