@@ -222,6 +222,20 @@ def test_train_on_own_data(macaw, small, tmp_path):
     assert metrics["steps"][0]["loss"] < 0.3
 
 
+def test_batch_larger_than_the_data(macaw, small, tmp_path):
+    options = ["--data", small, "--backend", "emulator", "--config", "n4", "--batch-size", 10**6]
+    assert macaw("train", *options, "--output", tmp_path / "run")[0] == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [step["samples"] for step in metrics["steps"]] == [40] and metrics["training_step"]["images"] == 40
+    assert macaw("eval", *options, "--weights", tmp_path / "run" / "weights.safetensors")[0] == 0
+
+
+def test_divergence_is_one_line(macaw, tmp_path):
+    result = macaw("train", *DIGITS, "--lr", "1e30", "--output", tmp_path)
+    assert_one_line(result, 1, "it diverged")
+    assert "lower the learning rate" in result[2]
+
+
 def test_resume_is_exact(macaw, tmp_path):
     """Two epochs at once and one after the other end with the same bits."""
     run = ["train", *DIGITS, "--limit", 256]

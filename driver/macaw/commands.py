@@ -23,6 +23,7 @@ __all__ = ["evaluate", "info", "train"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
+_DRAM_BYTES = 512 << 20     # for large batches; what is never touched takes no memory of the host
 _NO_CYCLES = "The emulator counts no cycles; --backend verilator does."
 
 console = Console(highlight=False, soft_wrap=True)
@@ -62,7 +63,7 @@ def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
     load_weights(weights, model)
     with _device(config, backend) as device:
         trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0), device,
-                          batch_size=batch_size)
+                          batch_size=min(batch_size, len(samples.test_x)))
         start = time.monotonic()
         with _progress() as progress:
             task = progress.add_task("Evaluating", total=len(samples.test_x), status="")
@@ -149,7 +150,7 @@ def _device(config, backend):
     if backend == "verilator":
         tools.verilator_environment()   # what is missing is said before anything takes time
         print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
-    return Device(config, backend=backend)
+    return Device(config, backend=backend, dram_bytes=_DRAM_BYTES)
 
 
 def _shown(path):

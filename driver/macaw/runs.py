@@ -176,7 +176,7 @@ class Run:
         later SIGINT raises `KeyboardInterrupt` at once, and the previous checkpoint stays.
         """
         trainer = Trainer(self.model, nn.CrossEntropyLoss(), self.optimizer, device,
-                          batch_size=self.settings.batch_size)
+                          batch_size=min(self.settings.batch_size, self.settings.images))
         with self._interruptible():
             while not (self.finished or self.interrupted):
                 epoch, first = divmod(len(self.steps), self.steps_per_epoch)
