@@ -80,12 +80,13 @@ class RunGenerator(wiring.Component):
         m = Module()
         fields = self.instruction.payload
         active, moving, accept, free = Signal(), Signal(), Signal(), Signal()
-        pack, span = Signal(2), Signal(16 + self.config.tile_bytes.bit_length())
+        pack = Signal(2)
+        span = Signal(16 + self.config.tile_bytes.bit_length(), reset_less=True)
         loops = range(LOOPS)
-        count = [Signal(12, name=f"count{i}") for i in loops]
-        stride = [Signal(28, name=f"stride{i}") for i in loops]
-        left = [Signal(12, name=f"left{i}") for i in loops]
-        start = [Signal(ADDRESS_BITS, name=f"start{i}") for i in loops]
+        count = [Signal(12, name=f"count{i}", reset_less=True) for i in loops]
+        stride = [Signal(28, name=f"stride{i}", reset_less=True) for i in loops]
+        number = [Signal(12, name=f"number{i}", reset_less=True) for i in loops]
+        start = [Signal(ADDRESS_BITS, name=f"start{i}", reset_less=True) for i in loops]
         once, last = Signal(LOOPS), Signal(LOOPS)
 
         m.d.comb += [
@@ -109,9 +110,13 @@ class RunGenerator(wiring.Component):
         for i in loops:
             with m.If(accept | (moving & turns[i])):
                 m.d.sync += start[i].eq(following)
+            # Iterations are numbered from 1.
+            successor = Signal(12, name=f"successor{i}")
+            m.d.comb += successor.eq(number[i] + 1)
             with m.If(moving & turns[i]):
-                m.d.sync += [left[i].eq(Mux(last[i], count[i], left[i] - 1)),
-                             last[i].eq(Mux(last[i], once[i], left[i] == 2))]
+                m.d.sync += [number[i].eq(successor), last[i].eq(Mux(last[i], once[i], successor == count[i]))]
+            with m.If(accept | (moving & turns[i] & last[i])):
+                m.d.sync += number[i].eq(1)
 
         with m.If(moving):
             m.d.sync += [
@@ -126,7 +131,7 @@ class RunGenerator(wiring.Component):
             m.d.sync += [active.eq(1), pack.eq(fields.pack), span.eq(self._run_bytes() - 1)]
             for i in loops:
                 given = fields[f"count{i}"]
-                m.d.sync += [count[i].eq(given), stride[i].eq(fields[f"stride{i}"]), left[i].eq(given),
+                m.d.sync += [count[i].eq(given), stride[i].eq(fields[f"stride{i}"]),
                              last[i].eq(given == 1), once[i].eq(given == 1)]
         return m
 
@@ -174,7 +179,7 @@ class BurstSplitter(wiring.Component):
         piece = exact_log2(min(_PAGE, _BEATS * self.config.bus_bytes))
         run, burst = self.i.p, self.o.p
 
-        final = Signal(width)
+        final = Signal(width, reset_less=True)
         group_end, last, whole = Signal(), Signal(), Signal()
         m.d.comb += [
             whole.eq(burst.address[piece:] == final[piece:]),

@@ -132,7 +132,8 @@ class BytePacker(wiring.Component):
         ]
         turned = rotate(m, beat.data, amount)
         valid, taken = Signal(), Signal()
-        item, level, total = Signal(Word(self.config)), Signal(offset), Signal(offset + 1)
+        item = Signal(Word(self.config), reset_less=True)
+        level, total = Signal(offset, reset_less=True), Signal(offset + 1, reset_less=True)
         m.d.comb += self.i.ready.eq(~valid | taken)
         with m.If(self.i.ready):
             m.d.sync += valid.eq(self.i.valid)
@@ -145,7 +146,8 @@ class BytePacker(wiring.Component):
             ]
 
         # Second stage: residue below the level, new bytes from it on.
-        residue, merged, chosen = Signal(8 * size), Signal(8 * size), Signal(8 * size)
+        residue = Signal(8 * size, reset_less=True)
+        merged, chosen = Signal(8 * size), Signal(8 * size)
         rest = Signal()  # the bytes of the item that did not fit make the group's last word
         final, short, full = Signal(), Signal(), total[offset]
         new = at_least(m, level, size)

@@ -112,15 +112,15 @@ class RowWriter(wiring.Component):
                 half.eq(~whole),
             ]
             with m.If(tiles):
+                m.d.sync += exponent_line.eq(~exponent_line & (line == size - 1))
                 with m.If(exponent_line):
-                    m.d.sync += [exponent_line.eq(0), self.tile.exponent.eq(piece)]
+                    m.d.sync += self.tile.exponent.eq(piece)
                 with m.Else():
-                    m.d.sync += [line.eq(line + 1), exponent_line.eq(line == size - 1),
-                                 local.eq(local + (line == size - 1))]
-            with m.Elif(complete):
-                m.d.sync += [local.eq(local + 1), part.eq(0)]
+                    m.d.sync += line.eq(line + 1)
             with m.Else():
-                m.d.sync += part.eq(part + 1)
+                m.d.sync += part.eq(Mux(complete, 0, part + 1))
+        with m.If(step & Mux(tiles, ~exponent_line & (line == size - 1), complete)):
+            m.d.sync += local.eq(local + 1)
         self._row(m, step, format, part, piece)
 
         m.d.comb += self.setup.ready.eq(~started | (step & word.last & whole))
@@ -133,7 +133,7 @@ class RowWriter(wiring.Component):
         """The row register; lines of tiles use its lowest bytes."""
         width = 8 * self.config.bus_bytes
         pixels = [uint8_to_float32(m, piece[8 * lane:8 * lane + 8]) for lane in range(self.config.size)]
-        row = Signal(8 * self.config.row_bytes)
+        row = Signal(8 * self.config.row_bytes, reset_less=True)
         m.d.comb += [self.vector.data.eq(row), self.tile.data.eq(row[:8 * self.config.size])]
         with m.If(step), m.Switch(format):
             with m.Case(DataFormat.FLOAT32):

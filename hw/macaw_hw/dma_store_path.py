@@ -160,12 +160,13 @@ class RowReader(wiring.Component):
             with m.If(wrong):
                 m.d.sync += dead.eq(1)
             with m.Elif(tiles):
-                m.d.sync += exponent_line.eq(0)
+                m.d.sync += exponent_line.eq(~exponent_line & (line == size - 1))
                 with m.If(~exponent_line):
-                    m.d.sync += [line.eq(line + 1), exponent_line.eq(line == size - 1),
-                                 local.eq(local + (line == size - 1))]
+                    m.d.sync += line.eq(line + 1)
             with m.Else():
-                m.d.sync += [index.eq(index + 1), local.eq(local + (index == 0))]
+                m.d.sync += index.eq(index + 1)
+        with m.If(moving & fetch & Mux(tiles, ~exponent_line & (line == size - 1), index == 0)):
+            m.d.sync += local.eq(local + 1)
         with m.If(moving):
             gained = Mux(step.complete & narrow, size, 0)  # a whole word more is the same modulo its size
             m.d.sync += [available.eq(available + gained - Mux(emit, need.count, 0)),
@@ -224,7 +225,7 @@ class ByteAligner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        steps = [Signal(Step(self.config), name=f"step{i}") for i in range(5)]
+        steps = [Signal(Step(self.config), name=f"step{i}", reset_less=True) for i in range(5)]
         valid = [Signal(name=f"stepped{i}") for i in range(5)]
         for step, before in zip(steps, [self.step, *steps], strict=False):
             m.d.sync += step.eq(before)
@@ -239,7 +240,7 @@ class ByteAligner(wiring.Component):
     def _register(self, m, step, valid):
         """The row in use; a line of a tile lies in its lowest bytes."""
         size = self.config.size
-        row = Signal(8 * self.config.row_bytes)
+        row = Signal(8 * self.config.row_bytes, reset_less=True)
         with m.If(valid & step.read):
             m.d.sync += row.eq(self.row)
         line = Signal(8 * size)
@@ -251,7 +252,7 @@ class ByteAligner(wiring.Component):
 
     def _part(self, m, row, step):
         width = 8 * self.config.bus_bytes
-        part = Signal(width)
+        part = Signal(width, reset_less=True)
         with m.Switch(step.index):
             for index in range(len(row) // width):
                 with m.Case(index):
@@ -263,7 +264,7 @@ class ByteAligner(wiring.Component):
         size, bus = self.config.size, self.config.bus_bytes
         converted = [Cat(*float32_to_uint8(m, part[32 * i:32 * i + 32])) for i in range(bus // 4)]
         plain = [Cat(part[8 * i:8 * i + 8], C(0, 1)) for i in range(bus)]
-        new = Signal(9 * bus)
+        new = Signal(9 * bus, reset_less=True)
         low = Mux(step.pixels, Cat(new[9 * bus // 4:9 * size], *converted), Cat(plain[:size]))
         with m.If(valid):
             m.d.sync += new[:9 * size].eq(low)
@@ -274,7 +275,8 @@ class ByteAligner(wiring.Component):
 
     def _align(self, m, new, step, valid):
         bus = self.config.bus_bytes
-        residue, merged, turned = Signal(9 * bus), Signal(9 * bus), Signal(9 * bus)
+        residue, turned = Signal(9 * bus, reset_less=True), Signal(9 * bus, reset_less=True)
+        merged = Signal(9 * bus)
         kept = at_least(m, step.position, bus, 9) & step.keep.replicate(9 * bus)
         target = step.complete.replicate(9 * bus)
         if bus != self.config.size:
