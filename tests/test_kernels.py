@@ -118,7 +118,8 @@ def test_gradients_are_those_of_float32(rng):
 
 
 @pytest.mark.parametrize("softmax", [False, True])
-@pytest.mark.parametrize("sizes, samples, bias", [((50, 33, 7), 21, True), ((12, 30), 5, False), ((20, 40, 90), 70, True)])
+@pytest.mark.parametrize("sizes, samples, bias", [
+    ((50, 33, 7), 21, True), ((12, 30), 5, False), ((20, 40, 90), 70, True)])
 def test_inference(sizes, samples, bias, softmax, rng):
     if softmax and sizes[-1] == 90:
         sizes = (*sizes[:-1], 40)

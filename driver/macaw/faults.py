@@ -36,7 +36,8 @@ class DeviceFault(DeviceError):
 
     def __init__(self, unit, instruction, text):
         self.unit, self.instruction, self.text = unit, instruction, text
-        super().__init__(f"{self.what} ({self.fault.name}, {unit} unit, instruction {instruction}: {text}). {self.remedy}")
+        super().__init__(f"{self.what} ({self.fault.name}, {unit} unit, instruction {instruction}: {text}). "
+                         f"{self.remedy}")
 
 
 class IllegalInstructionFault(DeviceFault):

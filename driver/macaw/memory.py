@@ -97,6 +97,7 @@ class _Entry:
     start: int
     dirty: bool
     pins: int = 0
+    loaded: bool = True
 
 
 class Cache:
@@ -158,10 +159,18 @@ class Cache:
         entry = self._entries.get(panel.name)
         if entry is None:
             start = self.allocate(panel.count, panel.banks)
-            entry = self._entries[panel.name] = _Entry(panel, start, dirty=False)
-            self._load(panel, start)
+            entry = self._entries[panel.name] = _Entry(panel, start, dirty=False, loaded=False)
+        if not entry.loaded:
+            self._load(panel, entry.start)
+            entry.loaded = True
         self._entries.move_to_end(panel.name)
         return entry.start
+
+    def reserve(self, panel, loaded):
+        """Give the panel a place for the whole program: ``loaded`` already, by a program before, or loaded at its
+        first use. What is reserved first in a program is at the same place in every program."""
+        start = self.allocate(panel.count, panel.banks)
+        self._entries[panel.name] = _Entry(panel, start, dirty=False, pins=1, loaded=loaded)
 
     def _load(self, panel, start):
         part = panel.count // panel.pieces
@@ -176,7 +185,7 @@ class Cache:
         if entry is None:
             start = self.allocate(panel.count, panel.banks)
             entry = self._entries[panel.name] = _Entry(panel, start, dirty)
-        entry.dirty = dirty
+        entry.dirty, entry.loaded = dirty, True
         self._entries.move_to_end(panel.name)
         return entry.start
 

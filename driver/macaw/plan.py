@@ -1,7 +1,7 @@
 """Where everything of a network lives in the memory of a device, and in which panels it travels.
 
-A network is a row of layers ``y = relu(x W + b)`` (ReLU or not). Between two layers lies a *boundary*: features in tiles
-of N, gathered into groups of up to ten tiles. Vector operands are float32 in blocks of N columns,
+A network is a row of layers ``y = relu(x W + b)`` (ReLU or not). Between two layers lies a *boundary*: features in
+tiles of N, gathered into groups of up to ten tiles. Vector operands are float32 in blocks of N columns,
 ``[ceil(C / N)][R][N]``, padding lanes zero. Matrix operands are bfp8 tiles, panel after panel, where a
 panel is one group of features by one block of the batch, or by one group of outputs.
 """
@@ -212,6 +212,18 @@ class Plan:
         tiles = x_group.start * layer.y.tiles + len(x_group) * y_group.start
         return Panel(("w", layer.index, x_group.start, y_group.start), len(x_group) * len(y_group),
                      layer.quantized.address + tiles * self.config.tile_bytes, self.stationary, len(y_group))
+
+    def weight_panels(self):
+        """All weight panels, in a fixed order."""
+        return [self.weight_panel(layer, x_group, y_group)
+                for layer in self.layers for x_group in layer.x.groups for y_group in layer.y.groups]
+
+    def weights_fit(self, samples):
+        """Whether all weights stay on chip in training, beside the gradients of a batch."""
+        batch_tiles = -(-samples // self.config.size)
+        gradients = sum(layer.y.tiles * batch_tiles for layer in self.layers)
+        room = len(self.stationary) * self.config.tile_bank_tiles
+        return gradients + sum(panel.count for panel in self.weight_panels()) <= room
 
     @property
     def streamed(self):

@@ -73,6 +73,8 @@ class Session:
         self.classes = self.plan.layers[-1].y.features
         self._programs = {}
         self._quantized = False
+        # What stands for the weights where a training step leaves them on chip; None where it stores them.
+        self._weights = object() if training and self.plan.weights_fit(samples) else None
         weakref.finalize(self, _release, self.plan).atexit = False
 
     def infer(self, x):
@@ -83,15 +85,22 @@ class Session:
 
     def train(self, x, y, rate):
         """One step. Returns the outputs, the loss of each sample, and the counters."""
-        self._prepare()
-        program = self._program("training", x, training_program, rate)
+        changed = self.plan.upload()
+        kept = self._weights is not None and self.device.resident is self._weights and not changed
+        if changed:
+            self._quantized = False
+        if not kept:
+            self._prepare()
+        program = self._program("training", x, training_program, rate, kept)
         n, samples = self.plan.config.size, len(x)
         targets = self.workspace.targets.view(np.uint8, (-(-self.classes // n), samples, n))
         targets[:] = 0
         targets[y // n, np.arange(samples), y % n] = 1
         try:
             counters = self.device.run(program)
+            self.device.resident = self._weights
         finally:
+            self._quantized = self._weights is None
             self.plan.changed_on_device()
         losses = self.workspace.losses.view("<f4", (samples, n))[:, 0].copy()
         return self._outputs(samples), losses, counters
@@ -111,7 +120,7 @@ class Session:
         tensor.view(np.uint8 if pixels else "<f4", (-(-self.features // n), len(x), n))[:] = blocked(x, n)
         key = kind, len(x), pixels, *options
         if key not in self._programs:
-            self._programs = {k: v for k, v in self._programs.items() if k[0] != kind or k[3:] == key[3:]}
+            self._programs = {k: v for k, v in self._programs.items() if k[0] != kind or k[3:4] == key[3:4]}
             self._programs[key] = build(self.plan, self.workspace, len(x), pixels, *options)
         return self._programs[key]
 

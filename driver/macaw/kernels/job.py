@@ -87,9 +87,13 @@ class Job(Context):
     pixels : bool
         The input is uint8, used as x / 255; otherwise float32.
     training : bool
+    kept : bool
+        The weights are on chip, where the training step before left them.
 
     Attributes
     ----------
+    resident : bool
+        The weights stay on chip, and their homes out of date.
     batches : list of Batch
     x : list of Activations
         Inputs of the layers.
@@ -99,11 +103,15 @@ class Job(Context):
         The outputs go through a softmax.
     """
 
-    def __init__(self, plan, workspace, samples, pixels, training):
+    def __init__(self, plan, workspace, samples, pixels, training, kept=False):
         super().__init__(plan.config)
         self.plan, self.workspace, self.samples = plan, workspace, samples
         self.pixels, self.training = pixels, training
         self.softmax = training or plan.softmax
+        self.resident = training and plan.weights_fit(workspace.samples)
+        if self.resident:
+            for panel in plan.weight_panels():
+                self.tiles.reserve(panel, loaded=kept)
         self.batches = Batch.blocks(samples, self._block_size(), self.n)
         def activations(name, boundary, banks, home):
             return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)

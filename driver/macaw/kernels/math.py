@@ -34,7 +34,8 @@ def _polynomial(k, d, x, coefficients):
 
 
 def exp(k, d, x, t, n):
-    """``d`` = exp(x) for x <= 88, within 2 units in the last place; 0 below about -87.3. ``t`` and ``n`` are scratch blocks."""
+    """``d`` = exp(x) for x <= 88, within 2 units in the last place; 0 below about -87.3. ``t`` and ``n`` are
+    scratch blocks."""
     yield k.op(VectorOp.MAX_SCALAR, t, x, scalar=LOWEST)
     yield k.op(VectorOp.MUL_SCALAR, n, t, scalar=LOG2_E)
     yield k.op(VectorOp.ROUND, n, n)

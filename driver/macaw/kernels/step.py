@@ -117,9 +117,13 @@ def inference_program(plan, workspace, samples, pixels):
     return job.program
 
 
-def training_program(plan, workspace, samples, pixels, rate):
-    """The program of a training step: forward, loss, backward, and the update with learning rate ``rate``."""
-    job = Job(plan, workspace, samples, pixels, training=True)
+def training_program(plan, workspace, samples, pixels, rate, kept=False):
+    """The program of a training step: forward, loss, backward, and the update with learning rate ``rate``.
+
+    Where :meth:`Plan.weights_fit`, the new tiles of the weights are left on chip alone. ``kept`` says that they are still
+    there from a step before; otherwise they are loaded from their homes.
+    """
+    job = Job(plan, workspace, samples, pixels, training=True, kept=kept)
     network = _Network(job)
     _blocks(network)
     *earlier, last = job.batches

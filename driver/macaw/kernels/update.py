@@ -54,7 +54,8 @@ def weight_gradient(job, chunk, batches, sums, begun):
 
 
 def update_weights(job, chunk, sums, rate):
-    """Emit the update of a chunk, ``w = g * (-rate) + w``, and store the new weights."""
+    """Emit the update of a chunk, ``w = g * (-rate) + w``, and store the new weights (the tiles only where they
+    do not stay on chip)."""
     layer, program = chunk.layer, job.program
     panel = job.plan.weight_panel(layer, chunk.x_group, chunk.y_group)
     first = job.tiles.create(panel, dirty=False)
@@ -68,8 +69,9 @@ def update_weights(job, chunk, sums, rate):
         program.load(**home)
         job.op(VectorOp.SCALE_ADD, weights, sums, weights, scalar=-rate, tile=(first + offset, 0))
         program.store(**home)
-        program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
-                      local=first + offset, run=len(chunk.x_group))
+        if not job.resident:
+            program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
+                          local=first + offset, run=len(chunk.x_group))
     if chunk.tile == chunk.y_group.stop - 1:
         job.tiles.unpin(panel)
     job.free(sums)
