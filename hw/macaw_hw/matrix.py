@@ -92,7 +92,9 @@ class MatrixUnit(wiring.Component):
 
     def _results(self, m, loader, streamer, array, accumulator):
         """The array to the accumulator, together with the rows' destinations and exponents."""
-        next_exponent, w_exponent, x_exponent = Signal(EXPONENT), Signal(EXPONENT), Signal(EXPONENT)
+        next_exponent = Signal(EXPONENT, reset_less=True)
+        w_exponent = Signal(EXPONENT, reset_less=True)
+        x_exponent = Signal(EXPONENT, reset_less=True)
         result = Signal(result_layout(self.config), reset_less=True)
         m.d.sync += [x_exponent.eq(self.x.exponent), result.eq(streamer.o_result)]
         with m.If(loader.o_load):
@@ -102,7 +104,8 @@ class MatrixUnit(wiring.Component):
 
         context = data.StructLayout({"result": result_layout(self.config), "scale": signed(10)})
         m.submodules.delay = delay = DelayLine(width=context.size, cycles=array.latency - 1)
-        before, after = Signal(context), context(delay.o)
+        before = Signal(context)
+        after = context(delay.o)
         m.d.comb += [
             before.result.eq(result), before.scale.eq(x_exponent + w_exponent), delay.i.eq(before),
             accumulator.result.eq(after.result), accumulator.scale.eq(after.scale),
@@ -116,7 +119,9 @@ class MatrixUnit(wiring.Component):
         outstanding = Signal(4)  # two in control, and one for each N cycles of the pipeline
         m.d.sync += outstanding.eq(outstanding + start - done)
         # Weights are late on account of the memory if it refused any of their reads.
-        refused, late, stalled = Signal(), Signal(), Signal()
+        refused = Signal()
+        late = Signal()
+        stalled = Signal()
         with m.If(refused):
             m.d.sync += late.eq(1)
         with m.Elif(taken):

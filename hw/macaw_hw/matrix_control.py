@@ -51,10 +51,15 @@ class WeightLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        active, transpose = Signal(), Signal()
-        tile, stride, remaining = Signal(16), Signal(16), Signal(16)
+        active = Signal()
+        transpose = Signal()
+        tile = Signal(16)
+        stride = Signal(16)
+        remaining = Signal(16)
         line = Signal.like(self.w.line)
-        issue, last_line, last_tile = Signal(), Signal(), Signal()
+        issue = Signal()
+        last_line = Signal()
+        last_tile = Signal()
         m.d.comb += [
             self.out_of_range.eq(active & (tile >= self.config.tiles)),
             self.w.valid.eq(active & ~self.out_of_range & ((line != 0) | ~self.full | self.taken)),
@@ -130,49 +135,55 @@ class Streamer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        pending, waiting = Signal(MATRIX.layout, reset_less=True), Signal()
-        current, active = Signal(MATRIX.layout, reset_less=True), Signal()
-        issue, last_row, last_pass, move = Signal(), Signal(), Signal(), Signal()
-        first, initial = Signal(), Signal()
+        pending = Signal(MATRIX.layout, reset_less=True)
+        waiting = Signal()
+        move = Signal()
+        current = Signal(MATRIX.layout, reset_less=True)
+        active = Signal()
+        issue = Signal()
+        first_row = Signal()
+        last_row = Signal()
+        first_pass = Signal()
+        last_pass = Signal()
         age = Signal(range(self.drain + 1), init=self.drain)
         m.d.comb += [
             issue.eq(self.x.valid & self.x.ready),
             last_pass.eq(current.k_tiles == 1),
             move.eq(waiting & (~active | (issue & last_row & last_pass))),
             self.ready.eq(~waiting | move),
-            self.taken.eq(issue & first),
+            self.taken.eq(issue & first_row),
         ]
 
         with m.If(issue):
             m.d.sync += age.eq(1)
         with m.Elif(age != self.drain):
             m.d.sync += age.eq(age + 1)
-        hazard = self._hazard(m, pending, move, current, first, initial, age)
+        hazard = self._hazard(m, pending, move, current, first_row, first_pass, age)
 
-        x, y, line = self._walk(m, pending, move, current, issue, last_row, first)
+        x, y, line = self._walk(m, pending, move, current, issue, last_row, first_row)
         bad = Signal()
         m.d.comb += [
             bad.eq((x >= self.config.tiles) | (y >= self.config.vector_rows)
-                   | (first & ~self.full & self.w_out_of_range)),
+                   | (first_row & ~self.full & self.w_out_of_range)),
             self.x.tile.eq(x), self.x.line.eq(line), self.x.transpose.eq(current.x_transpose),
-            self.x.valid.eq(active & ~bad & ~hazard & (self.full | ~first)),
+            self.x.valid.eq(active & ~bad & ~hazard & (self.full | ~first_row)),
         ]
         m.d.sync += [
             self.fault.eq(active & bad & (age == self.drain)),
-            self.o_valid.eq(issue), self.o_first.eq(first),
-            self.o_result.row.eq(y), self.o_result.fresh.eq(initial & ~current.accumulate),
+            self.o_valid.eq(issue), self.o_first.eq(first_row),
+            self.o_result.row.eq(y), self.o_result.fresh.eq(first_pass & ~current.accumulate),
             self.o_result.last.eq(last_row & last_pass),
         ]
 
         with m.If(issue & last_row):
-            m.d.sync += [current.k_tiles.eq(current.k_tiles - 1), initial.eq(0), active.eq(~last_pass)]
+            m.d.sync += [current.k_tiles.eq(current.k_tiles - 1), first_pass.eq(0), active.eq(~last_pass)]
         with m.If(move):
-            m.d.sync += [active.eq(1), current.eq(pending), initial.eq(1), waiting.eq(0)]
+            m.d.sync += [active.eq(1), current.eq(pending), first_pass.eq(1), waiting.eq(0)]
         with m.If(self.start):
             m.d.sync += [pending.eq(self.instruction), waiting.eq(1)]
         return m
 
-    def _hazard(self, m, pending, move, current, first, initial, age):
+    def _hazard(self, m, pending, move, current, first_row, first_pass, age):
         """Whether the next row has to wait for earlier ones, the last of which came ``age`` cycles ago."""
         loop = Accumulator.loop
         same_row = Signal()
@@ -186,25 +197,27 @@ class Streamer(wiring.Component):
         hazard = Signal()
         with m.If(same_row):
             m.d.comb += hazard.eq(age < loop)
-        with m.Elif(first & initial):
+        with m.Elif(first_row & first_pass):
             m.d.comb += hazard.eq(current.accumulate & (age < loop))
-        with m.Elif(first):
+        with m.Elif(first_row):
             m.d.comb += hazard.eq(age < distance)
         return hazard
 
-    def _walk(self, m, pending, move, current, issue, last_row, first):
+    def _walk(self, m, pending, move, current, issue, last_row, first_row):
         """X tile, Y row and line of the next row: signals."""
-        x, y, left = (Signal(16, name=name, reset_less=True) for name in ("tile", "row", "left"))
+        x = Signal(16, reset_less=True)
+        y = Signal(16, reset_less=True)
+        left = Signal(16, reset_less=True)
         line = Signal.like(self.x.line)
         next_x = Signal(16)
         m.d.comb += [last_row.eq(left == 1), next_x.eq(current.x + current.x_k_stride)]
         with m.If(issue):
-            m.d.sync += [y.eq(y + current.y_stride), left.eq(left - 1), line.eq(line + 1), first.eq(0)]
+            m.d.sync += [y.eq(y + current.y_stride), left.eq(left - 1), line.eq(line + 1), first_row.eq(0)]
             with m.If(line == self.config.size - 1):
                 m.d.sync += x.eq(x + current.x_row_stride)
             with m.If(last_row):
                 m.d.sync += [current.x.eq(next_x), x.eq(next_x), y.eq(current.y), left.eq(current.rows),
-                             line.eq(0), first.eq(1)]
+                             line.eq(0), first_row.eq(1)]
         with m.If(move):
-            m.d.sync += [x.eq(pending.x), y.eq(pending.y), left.eq(pending.rows), line.eq(0), first.eq(1)]
+            m.d.sync += [x.eq(pending.x), y.eq(pending.y), left.eq(pending.rows), line.eq(0), first_row.eq(1)]
         return x, y, line

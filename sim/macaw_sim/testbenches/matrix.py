@@ -166,6 +166,7 @@ class Bench:
         self.mantissas, self.exponents = tiles or random_tiles(rng, config.tiles, config.size)
         self.vector = random_rows(rng, config.vector_rows, config.size)
         self.accepted, self.done, self.writes = [], [], 0
+        self.at_fault = None
         self.cycle = 0
 
     async def start(self):
@@ -218,7 +219,9 @@ class Bench:
             if queue and dut.control__instruction__valid.value and dut.control__instruction__ready.value:
                 queue.pop(0)
                 self.accepted.append(self.cycle - 1)
-            faulted += int(dut.control__fault.value) != Fault.NONE
+            if int(dut.control__fault.value) != Fault.NONE:
+                self.at_fault = self.at_fault or (len(self.done), self.writes)
+                faulted += 1
             assert self.cycle < limit, "the unit does not finish"
         dut.control__instruction__valid.value = 0
 
@@ -330,6 +333,7 @@ async def reports_addresses_out_of_range(dut, stall):
             raise AssertionError(f"{change} is no fault")
         await bench.run([*before, faulty, *before])
         assert dut.control__fault.value == Fault.LOCAL_ADDRESS, change
+        assert bench.at_fault == (len(before), bench.writes), change
         assert len(bench.done) == len(before), change
         assert_equal(bench, expected)
     bench = Bench(dut, rng, config, stall=stall)
