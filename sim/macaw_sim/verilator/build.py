@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -22,12 +21,13 @@ __all__ = ["BuildError", "cached_verilog", "build_library", "waveform_format"]
 _HARNESS = ("harness.cpp", "axi_memory.h")
 _UNCOMPRESSED = ("uncompressed/zlib.h", "uncompressed/lz4.h")
 _ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
-              "--top-module", "macaw", "--prefix", "Vmacaw", "--output-split", "15000",
+              "--top-module", "harness", "--prefix", "Vmacaw", "--output-split", "15000",
               "--output-split-cfuncs", "5000", "-LDFLAGS", "-shared",
               "-CFLAGS", "-fPIC -fvisibility=hidden -fno-semantic-interposition")
-_MAKE_VARIABLES = {"OPT_FAST": "-O3 -march=native", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
-_JOBS = 2
+_MAKE_VARIABLES = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_JOBS = min(os.cpu_count() or 1, 8)
 _ERROR_LINES = 5
+_PORT = re.compile(r"^ *(input|output) *(\[\d+:\d+\])? *(\w+);$", re.MULTILINE)
 _ERROR = re.compile(r"%Error|error:|error \d|undefined reference|cannot ", re.IGNORECASE)
 
 
@@ -78,9 +78,9 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
     arguments = [*_ARGUMENTS, *(["--threads", str(threads)] if threads > 1 else []),
                  *([f"--trace-{waveform}"] if waveform else [])]
     sources = {name: files(__package__).joinpath(name).read_text() for name in names}
-    sources["macaw.v"] = verilog
+    sources |= {"macaw.v": verilog, "harness.v": _harness(verilog)}
     key = _hash(repr((sources, arguments, sorted(variables.items()), tools.verilator(),
-                      tools.compiler(), _processor())))
+                      tools.compiler())))
     folder = tools.output_directory("sim", "verilator")
     library = folder / f"{key}.so"
     with tools.locked(folder / f"{key}.lock"):
@@ -111,7 +111,7 @@ def _build(library, sources, arguments, environment):
             path.write_text(text)
         log = library.with_suffix(".log")
         with open(log, "w") as output:
-            for command in (["verilator", *arguments, "-Mdir", "obj", "-o", "macaw.so", "macaw.v",
+            for command in (["verilator", *arguments, "-Mdir", "obj", "-o", "macaw.so", "macaw.v", "harness.v",
                              "harness.cpp"], ["make", "-C", "obj", "-f", "Vmacaw.mk"]):
                 command[0] = shutil.which(command[0], path=environment["PATH"])
                 result = subprocess.run(command, cwd=folder, env=environment, stdout=output,
@@ -131,13 +131,24 @@ def _explain(log, program):
     return f"the simulator does not build: {os.path.basename(program)} failed (log: {log})\n  {reason}"
 
 
-def _processor():
-    """What -march=native depends on, for a cache folder that several machines share."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine() + platform.processor()
-    return platform.machine() + next((line for line in text.splitlines() if line.startswith("flags")), "")
+def _harness(verilog):
+    """The top module of the simulation: the accelerator, with a register at each input.
+
+    Verilator evaluates what depends on inputs without a register twice a cycle, and everything depends
+    on the reset.
+    """
+    body = verilog.partition("module macaw(")[2].partition("endmodule")[0]
+    ports = [port for port in _PORT.findall(body) if port[2] != "clk"]
+    inputs = [(width, name) for direction, width, name in ports if direction == "input"]
+    outputs = [name for direction, _, name in ports if direction == "output"]
+    return "\n".join([
+        "module harness(input clk", *(f"    , {direction} {width} {name}" for direction, width, name in ports), "  );",
+        *(f"  reg {width} registered_{name} = {int(name == 'rst')};" for width, name in inputs),
+        "  always @(posedge clk) begin",
+        *(f"    registered_{name} <= {name};" for _, name in inputs),
+        "  end",
+        "  macaw macaw(.clk(clk)", *(f"    , .{name}(registered_{name})" for _, name in inputs),
+        *(f"    , .{name}({name})" for name in outputs), "  );", "endmodule", ""])
 
 
 def _hash(*texts):

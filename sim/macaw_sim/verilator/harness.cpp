@@ -1,7 +1,8 @@
 // The accelerator's Verilog with a clock, an AXI4-Lite master and an AXI4 memory, behind a C interface.
 //
-// One cycle is two evaluations: clk low with this cycle's inputs, after which all outputs are settled and
-// sampled, and clk high, after which the inputs of the next cycle are applied.
+// The top module holds each input in a register (see build.py). What is written to a pin is what the
+// accelerator sees in the next cycle, and its outputs are settled after each step. Therefore nothing
+// between the pins and the first register has to be evaluated twice.
 
 #include <memory>
 
@@ -38,7 +39,8 @@ public:
 #endif
         top_ = std::make_unique<Vmacaw>(&context_);
         memory_.configure(options);
-        top_->clk = 1;
+        top_->clk = 0;
+        top_->eval();
         reset();
     }
 
@@ -59,21 +61,17 @@ public:
         memory_.reset();
         drive();
         top_->rst = 1;
-        for (unsigned i = 0; i < kResetCycles; ++i) {
-            settle();
-            if (i && (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid))
-                memory_.fail("a VALID of the master is high in reset");
-            rise();
-        }
+        for (unsigned i = 0; i < kResetCycles; ++i) step();
+        if (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid)
+            memory_.fail("a VALID of the master is high in reset");
         top_->rst = 0;
-        settle();
+        step();
     }
 
     Outcome run(uint64_t limit) {
         while (!violated()) {
             if (irq()) return kDone;
             if (limit-- == 0) return kLimit;
-            settle();
             tick();
         }
         return kViolation;
@@ -85,20 +83,15 @@ public:
         top_->s_axi_wdata = value;
         top_->s_axi_wstrb = 15;
         while (limit-- && !violated()) {
-            // Once up, VALID stays; with stalls the channels begin at different times.
-            if (!aw_done && go(top_->s_axi_awvalid)) top_->s_axi_awvalid = 1;
-            if (!w_done && go(top_->s_axi_wvalid)) top_->s_axi_wvalid = 1;
-            top_->s_axi_bready = go(0);
-            settle();
-            bool aw = top_->s_axi_awvalid && top_->s_axi_awready, w = top_->s_axi_wvalid && top_->s_axi_wready;
             bool valid = top_->s_axi_bvalid, taken = valid && top_->s_axi_bready;
             if (valid && !(aw_done && w_done)) memory_.fail("BVALID of the slave before address and data");
             check_held("B", valid, top_->s_axi_bresp, taken);
             *response = top_->s_axi_bresp;
+            offer(top_->s_axi_awvalid, top_->s_axi_awready, aw_done);
+            offer(top_->s_axi_wvalid, top_->s_axi_wready, w_done);
+            top_->s_axi_bready = !taken && go();
             tick();
-            if (aw) aw_done = true, top_->s_axi_awvalid = 0;
-            if (w) w_done = true, top_->s_axi_wvalid = 0;
-            if (taken) return top_->s_axi_bready = 0, violated() ? kViolation : kDone;
+            if (taken) return violated() ? kViolation : kDone;
         }
         return violated() ? kViolation : kLimit;
     }
@@ -107,18 +100,15 @@ public:
         bool ar_done = false;
         top_->s_axi_araddr = address;
         while (limit-- && !violated()) {
-            if (!ar_done && go(top_->s_axi_arvalid)) top_->s_axi_arvalid = 1;
-            top_->s_axi_rready = go(0);
-            settle();
-            bool ar = top_->s_axi_arvalid && top_->s_axi_arready;
             bool valid = top_->s_axi_rvalid, taken = valid && top_->s_axi_rready;
             if (valid && !ar_done) memory_.fail("RVALID of the slave before the address");
             check_held("R", valid, uint64_t(top_->s_axi_rresp) << 32 | top_->s_axi_rdata, taken);
             *value = top_->s_axi_rdata;
             *response = top_->s_axi_rresp;
+            offer(top_->s_axi_arvalid, top_->s_axi_arready, ar_done);
+            top_->s_axi_rready = !taken && go();
             tick();
-            if (ar) ar_done = true, top_->s_axi_arvalid = 0;
-            if (taken) return top_->s_axi_rready = 0, violated() ? kViolation : kDone;
+            if (taken) return violated() ? kViolation : kDone;
         }
         return violated() ? kViolation : kLimit;
     }
@@ -139,11 +129,13 @@ public:
 
 private:
     bool violated() const { return memory_.violation()[0]; }
-    bool go(bool already) { return already || !pause_(stall_, random_); }
+    bool go() { return !pause_(stall_, random_); }
 
-    void settle() {
-        top_->clk = 0;
-        evaluate();
+    // One handshake of a master that, with stalls, takes its time; `valid` is a pin and stays until `ready`.
+    template <typename Pin>
+    void offer(Pin& valid, bool ready, bool& done) {
+        if (valid && ready) done = true, valid = 0;
+        else if (!done && !valid) valid = go();
     }
 
     void tick() {
@@ -159,12 +151,14 @@ private:
         m.rready = top_->m_axi_rready;
         m.bready = top_->m_axi_bready;
         memory_.cycle(m);
-        rise();
         drive();
+        step();
     }
 
-    void rise() {
+    void step() {
         top_->clk = 1;
+        evaluate();
+        top_->clk = 0;
         evaluate();
         ++cycles_;
     }
@@ -200,8 +194,8 @@ private:
             top_->trace(waveform_.get(), 99);
             waveform_->open(path_.c_str());
         }
-        waveform_->dump(cycles_ * kPicosecondsPerCycle + (top_->clk ? kPicosecondsPerCycle / 2 : 0));
-        if (cycles_ == last_ && top_->clk) close_waveform();
+        waveform_->dump(cycles_ * kPicosecondsPerCycle + (top_->clk ? 0 : kPicosecondsPerCycle / 2));
+        if (cycles_ == last_ && !top_->clk) close_waveform();
 #endif
     }
 
