@@ -146,18 +146,15 @@ class BytePacker(wiring.Component):
             ]
 
         # Second stage: residue below the level, new bytes from it on.
-        residue = Signal(8 * size, reset_less=True)
-        merged, chosen = Signal(8 * size), Signal(8 * size)
+        residue, new = Signal(8 * size, reset_less=True), Signal(8 * size)
         rest = Signal()  # the bytes of the item that did not fit make the group's last word
         final, short, full = Signal(), Signal(), total[offset]
-        new = at_least(m, level, size)
         unused = at_least(m, total[:offset], size)
         m.d.comb += [
-            merged.eq((item.data & new) | (residue & ~new)),
-            chosen.eq(Mux(rest, item.data, merged)),
+            new.eq(at_least(m, level, size) | rest.replicate(8 * size)),
             final.eq(item.group_end & (rest | ~full | (total[:offset] == 0))),
             short.eq(final & (rest | ~full)),
-            word.data.eq(Mux(short, chosen & ~unused, chosen)),
+            word.data.eq(((item.data & new) | (residue & ~new)) & ~(unused & short.replicate(8 * size))),
             word.upper.eq(~short | (total[:offset] > size // 2)),
             word.group_end.eq(final), word.last.eq(final & item.last),
             word.error.eq(item.error), word.outside.eq(item.outside),
@@ -166,6 +163,7 @@ class BytePacker(wiring.Component):
         ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += rest.eq(item.group_end & ~final)
-        with m.If(taken):
-            m.d.sync += residue.eq(Mux(full, item.data, merged))
+        for i in range(0, 8 * size, 8):
+            with m.If(taken & (full | new[i])):
+                m.d.sync += residue[i:i + 8].eq(item.data[i:i + 8])
         return m

@@ -285,9 +285,10 @@ class ByteAligner(wiring.Component):
             target = Cat((step.complete & (wide | ~step.upper)).replicate(half),
                          (step.complete & (wide | step.upper)).replicate(half))
         m.d.comb += merged.eq((new & target & ~kept) | (residue & ~(target & ~kept)))
-        with m.If(valid):
-            m.d.sync += [residue.eq((new & target) | (residue & ~target)),
-                         turned.eq(rotate(m, merged, step.shift, 9))]
+        m.d.sync += turned.eq(rotate(m, merged, step.shift, 9))
+        for i in range(0, 9 * bus, 9):
+            with m.If(valid & target[i]):
+                m.d.sync += residue[i:i + 9].eq(new[i:i + 9])
         return turned
 
     def _finish(self, m, turned, step, valid):
