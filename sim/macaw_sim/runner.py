@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
@@ -22,6 +23,9 @@ __all__ = ["SimulationError", "simulators", "run_cocotb", "build_and_run", "buil
 
 _ARGUMENTS = {"verilator": ["-Wno-fatal", "--output-split", "20000"], "icarus": []}
 _FAST_COMPILE = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O0"}
+_RUNTIME = ("verilated", "verilated_dpi", "verilated_threads", "verilated_vpi")
+_RUNTIME_FLAGS = ("-O1", "-DVERILATOR=1", *(f"-DVM_{name}=0" for name in (
+    "COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF")))
 _TIMESCALE = ("1ns", "1ps")
 _LOG_LINES = 60
 _UNTRIGGERED = re.compile(r"always @\*$(?=\n[^\n]*;$)", re.MULTILINE)
@@ -136,7 +140,7 @@ def build_verilog(text, *, name, simulator="verilator", waves=False):
             source, log = build / f"{name}.v", build / "build.log"
             source.write_text(text)
             try:
-                with _environment(simulator):
+                with _environment(simulator, _shared_runtime(tool) if not waves else {}):
                     _runner(simulator).build(
                         sources=[source], hdl_toplevel=name, build_dir=build, waves=waves, log_file=log,
                         timescale=_TIMESCALE, build_args=_ARGUMENTS[simulator])
@@ -152,11 +156,11 @@ def _runner(simulator):
 
 
 @contextmanager
-def _environment(simulator):
+def _environment(simulator, make_variables=None):
     """cocotb's runners look for programs in, and copy, the environment of this process."""
     before = dict(os.environ)
     if simulator == "verilator":
-        os.environ.update(tools.verilator_environment(make_variables=_FAST_COMPILE))
+        os.environ.update(tools.verilator_environment(make_variables=_FAST_COMPILE | (make_variables or {})))
     # With this variable the runner would end pytest itself when a test fails.
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     try:
@@ -164,6 +168,29 @@ def _environment(simulator):
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _shared_runtime(tool):
+    """Make variables that link Verilator's run-time library from objects that all testbenches share.
+
+    Only for the Verilator of the Python package, whose makefile adds no flags of its own to these.
+    """
+    if tool.root is None:
+        return {}
+    cxx, include = tools.compiler().path, Path(tool.root, "include")
+    folder = tools.output_directory("sim", "cocotb") / f"runtime-{_hash(tool, tools.compiler(), _RUNTIME_FLAGS)}"
+    objects = [folder / f"{name}.o" for name in _RUNTIME]
+    with tools.locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            temporary = folder.with_suffix(".tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            running = [subprocess.Popen([cxx, *_RUNTIME_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}", "-c", "-o",
+                                         temporary / f"{name}.o", include / f"{name}.cpp"]) for name in _RUNTIME]
+            if any([process.wait() for process in running]):
+                raise SimulationError(f"the run-time library of Verilator does not compile with {cxx}")
+            temporary.rename(folder)
+    return {"VM_GLOBAL_FAST": "", "VM_GLOBAL_SLOW": "", "USER_LDLIBS": " ".join(map(str, objects))}
 
 
 def _check(results, what, log):
