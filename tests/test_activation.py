@@ -1,9 +1,11 @@
 """Activation unit."""
 
 import pytest
+from macaw_hw import lane
 from macaw_hw.activation import ActivationUnit
 from macaw_hw.config import Config
-from macaw_sim.runner import run_cocotb, simulators
+from macaw_hw.isa import VectorOp
+from macaw_sim.runner import SimulationError, run_cocotb, simulators
 
 _SMALL = {"vector_banks": 2, "vector_bank_rows": 2048, "tile_banks": 2, "tile_bank_tiles": 32}
 
@@ -23,3 +25,10 @@ def test_verilator(size, turns):
 @pytest.mark.skipif("icarus" not in simulators(), reason="Icarus Verilog is not installed")
 def test_icarus():
     _run(4, simulator="icarus", parameters={"turns": (0, 1), "instructions": 24, "pairs": 400})
+
+
+def test_wrong_sign_is_found(monkeypatch):
+    """SUB that adds."""
+    monkeypatch.setitem(lane._CONTROLS, VectorOp.SUB, lane._CONTROLS[VectorOp.ADD])
+    with pytest.raises(SimulationError, match="SUB"):
+        _run(4, testcase="operations", parameters={"turns": (1, 0), "pairs": 400})

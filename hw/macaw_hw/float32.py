@@ -4,7 +4,7 @@ Numbers are IEEE 754 binary32, rounded to nearest, ties to even. A subnormal ope
 zero of its sign, overflow gives infinity, and every NaN is :data:`NAN`.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,7 +50,7 @@ def _shift_out_zeros(m, value, steps):
         skip = Signal(name=f"skip{step}")
         shifted = Signal(width, name=f"shifted{step}")
         m.d.comb += [skip.eq(~value[width - step:].any()),
-                     shifted.eq(Mux(skip, value << step, value))]
+                     shifted.eq(Mux(skip, Cat(Const(0, step), value[:-step]), value))]
         value = shifted
         taken.insert(0, skip)
     return value, Cat(*taken) << (steps[-1].bit_length() - 1)

@@ -219,11 +219,11 @@ class Quantizer(wiring.Component):
         m.d.comb += self.room.eq(free != 0)
 
         complete = self._collect(m, layout, lane, tiles)
-        written = self._emit(m, layout(tiles.r_data), lane, tiles, release)
+        written, moving = self._emit(m, layout(tiles.r_data), lane, tiles, release)
 
         pending = Signal(range(depth + 1))
         m.d.sync += pending.eq(pending + complete - written)
-        m.d.comb += self.idle.eq((pending == 0) | self.outside & ~self._moving)
+        m.d.comb += self.idle.eq((pending == 0) | self.outside & ~moving)
         return m
 
     def _collect(self, m, layout, lane, tiles):
@@ -262,7 +262,7 @@ class Quantizer(wiring.Component):
         return complete
 
     def _emit(self, m, head, lane, tiles, release):
-        """Complete tiles into the memory; returns whether the last row of one leaves."""
+        """Complete tiles into the memory; returns whether the last row of one leaves, and whether any is on its way."""
         size = self.config.size
         line = Signal(ceil_log2(size))
         read_row = Signal(ceil_log2(self.depth))
@@ -300,7 +300,6 @@ class Quantizer(wiring.Component):
 
         out = stages[2]
         written = advance & out.present & out.ended
-        self._moving = stages[0].present | stages[1].present | stages[2].present
         m.d.comb += [
             self.tile.valid.eq(out.present & ~out.dropped),
             advance.eq(~self.tile.valid | self.tile.ready),
@@ -309,4 +308,4 @@ class Quantizer(wiring.Component):
             self.tile.exponent.eq(Mux(out.largest == 0, 0, out.largest - _BIAS)),
             self.finished.eq(written & out.last),
         ]
-        return written
+        return written, stages[0].present | stages[1].present | stages[2].present
