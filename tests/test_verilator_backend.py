@@ -16,7 +16,7 @@ from macaw_hw.config import Config
 from macaw_sim import tools
 from macaw_sim.backend import Backend, BusError
 from macaw_sim.verilator.backend import ProtocolError, VerilatorBackend
-from macaw_sim.verilator.build import BuildError, build_library
+from macaw_sim.verilator.build import BuildError, build_library, cached_verilog
 
 SIZE = 1 << 18
 SOURCE, TARGET = 0x1000, 0x10000
@@ -278,6 +278,18 @@ def test_failed_build_says_why(tmp_path, monkeypatch):
     with pytest.raises(BuildError, match="make failed(?s:.*)harness.cpp(?s:.*)error: "):
         build_library("module macaw(input clk);\nendmodule\n")
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_generated_verilog_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("MACAW_BUILD", str(tmp_path))
+    generated = []
+    def generate(config):
+        generated.append(config)
+        return f"verilog of {config.size}"
+    monkeypatch.setattr("macaw_hw.verilog.generate", generate)
+    texts = [cached_verilog(Config(size=size)) for size in (4, 8, 4)]
+    assert texts == ["verilog of 4", "verilog of 8", "verilog of 4"]
+    assert generated == [Config(size=4), Config(size=8)]
 
 
 def test_without_compiler(tmp_path, monkeypatch):
