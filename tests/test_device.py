@@ -157,6 +157,21 @@ def test_memory_is_given_taken_back_and_runs_out(device):
         device.free(again)
 
 
+def test_memory_of_unused_programs_makes_room(device):
+    class Cycle:
+        def __init__(self):
+            self.me, self.program = self, Program(device.config)
+    gc.disable()
+    try:
+        cycle = Cycle()
+        cycle.program.vector(VectorOp.FILL, d=0, inner=1, to_vector=1)
+        device.run(cycle.program)
+        del cycle
+        device.allocate("all", (1 << 20) - 4096)
+    finally:
+        gc.enable()
+
+
 def test_views_share_the_memory(device):
     tensor = device.allocate("data", 64)
     tensor.view("<f4", (2, 3))[1, 2] = 1.0

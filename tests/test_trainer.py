@@ -1,5 +1,7 @@
 """Trainer and Model: learning, evaluation, wrong inputs, several users of one device."""
 
+import gc
+
 import numpy as np
 import pytest
 from macaw import Device, Model, Trainer, manual_seed, nn, optim
@@ -266,6 +268,7 @@ def test_memory_is_freed_with_its_user(device):
     expected = [parameter.data.copy() for parameter in model.parameters()]
     trainer.train_step(X, Y)
     del trainer
+    gc.collect()
     assert device.window == empty
     changed = [parameter.data for parameter in model.parameters()]
     assert not any(np.array_equal(a, b) for a, b in zip(expected[1:2], changed[1:2], strict=True))

@@ -1,5 +1,6 @@
 """The device as the host sees it: registers, memory, programs, counters, and faults as exceptions."""
 
+import gc
 import weakref
 from dataclasses import dataclass
 
@@ -150,12 +151,10 @@ class Device:
     def allocate(self, name, size):
         """A new :class:`Tensor` of ``size`` zeroed bytes. ``DeviceError`` when the memory is full."""
         size = max(-(-int(size) // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
-        address = _FIRST_ADDRESS
-        for taken in sorted(self._tensors):
-            if address + size <= taken:
-                break
-            address = taken + self._tensors[taken].size
         limit = min(self.dram.size, 1 << self.config.address_width)
+        if (address := self._find(size)) + size > limit:
+            gc.collect()        # programs that nobody uses any more may still hold memory
+            address = self._find(size)
         if address + size > limit:
             used = sum(tensor.size for tensor in self._tensors.values())
             raise DeviceError(f"{name} needs {size} bytes, but {used} of {limit} bytes of device memory are in use; "
@@ -164,6 +163,15 @@ class Device:
         tensor.bytes[:] = 0
         self._tensors[address] = tensor
         return tensor
+
+    def _find(self, size):
+        """The lowest address with ``size`` free bytes behind it, which may lie beyond the end of memory."""
+        address = _FIRST_ADDRESS
+        for taken in sorted(self._tensors):
+            if address + size <= taken:
+                break
+            address = taken + self._tensors[taken].size
+        return address
 
     def free(self, tensor):
         """Give the memory back."""

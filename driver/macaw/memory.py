@@ -83,12 +83,15 @@ class Panel:
         Banks that it may be in on chip.
     pieces : int
         Equal parts in which it is loaded, so that the first can be used while the others come.
+    long : bool
+        Small and long in use: it is put where it does not divide the room for others.
     """
     name: tuple
     count: int
     address: int
     banks: range
     pieces: int = 1
+    long: bool = False
 
 
 @dataclass
@@ -158,7 +161,7 @@ class Cache:
         """Where the panel is, loading it if necessary."""
         entry = self._entries.get(panel.name)
         if entry is None:
-            start = self.allocate(panel.count, panel.banks)
+            start = self.allocate(panel.count, panel.banks, panel.long)
             entry = self._entries[panel.name] = _Entry(panel, start, dirty=False, loaded=False)
         if not entry.loaded:
             self._load(panel, entry.start)
@@ -169,7 +172,7 @@ class Cache:
     def reserve(self, panel, loaded):
         """Give the panel a place for the whole program: ``loaded`` already, by a program before, or loaded at its
         first use. What is reserved first in a program is at the same place in every program."""
-        start = self.allocate(panel.count, panel.banks)
+        start = self.allocate(panel.count, panel.banks, panel.long)
         self._entries[panel.name] = _Entry(panel, start, dirty=False, pins=1, loaded=loaded)
 
     def _load(self, panel, start):
@@ -183,7 +186,7 @@ class Cache:
         these contents."""
         entry = self._entries.get(panel.name)
         if entry is None:
-            start = self.allocate(panel.count, panel.banks)
+            start = self.allocate(panel.count, panel.banks, panel.long)
             entry = self._entries[panel.name] = _Entry(panel, start, dirty)
         entry.dirty, entry.loaded = dirty, True
         self._entries.move_to_end(panel.name)

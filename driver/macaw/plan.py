@@ -17,7 +17,7 @@ from .memory import Panel
 __all__ = ["Boundary", "Layer", "NetworkError", "Plan", "blocked", "describe", "unblocked"]
 
 _GROUP = 10
-_FIRST_GROUPS = (3, 6)
+_FIRST_GROUPS = (2, 4)
 
 
 class NetworkError(MacawError, ValueError):
@@ -141,7 +141,7 @@ class Plan:
         pairs, self.softmax = describe(network)
         self.device, self.config = device, device.config
         config, n = device.config, device.config.size
-        most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 32), config.tile_bank_tiles // 4))
+        most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 48), config.tile_bank_tiles // 4))
         sizes = [pairs[0][0].in_features, *(linear.out_features for linear, _ in pairs)]
         boundaries = [Boundary.of(size, config, first=i == 0, most=most) for i, size in enumerate(sizes)]
         self._tensors = []

@@ -25,7 +25,7 @@ class Timing:
     memory: int = 40
     issue: int = 4
     matrix: int = 12
-    vector: int = 15
+    vector: int = 20
 
 
 class Clock:

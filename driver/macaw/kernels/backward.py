@@ -1,11 +1,13 @@
 """Gradients on their way back: through the activation, and into the biases."""
 
+from dataclasses import replace
+
 from macaw_hw.isa import VectorOp
 
 from ..memory import Panel
-from .context import Block
+from .context import Block, Sums
 
-__all__ = ["OffsetGradients", "from_loss", "through_activation", "use_gradient"]
+__all__ = ["OffsetGradients", "activation_done", "from_loss", "quantize_gradient", "through_activation"]
 
 
 class OffsetGradients:
@@ -21,46 +23,46 @@ class OffsetGradients:
     def panel(self, layer, group):
         """The sums of one group of features."""
         address = self._job.workspace.gradients[layer.index].address + group.start * self._job.config.row_bytes
-        return Panel(("offset gradients", layer.index, group.start), len(group), address, self._job.others)
+        return Panel(("offset gradients", layer.index, group.start), len(group), address, self._job.others, long=True)
 
     def add(self, layer, batch, group, gradient):
-        """Thread: add one group for one block, whose rows are used up."""
+        """Thread: add one group for one block, given as :class:`Sums` whose rows are used up."""
         job, n = self._job, self._job.n
         if layer.bias is None:
             return
-        if batch.rows < batch.pitch:
-            yield job.op(VectorOp.FILL, Block(gradient.start + batch.rows, batch.pitch - batch.rows, gradient.panels,
-                                              batch.pitch))
-        half = n // 2
-        while half:
-            upper = Block(gradient.start, half, gradient.panels * batch.tiles, n)
-            lower = Block(gradient.start + half, half, gradient.panels * batch.tiles, n)
-            yield job.op(VectorOp.ADD, upper, upper, lower)
-            half //= 2
         panel = self.panel(layer, group)
-        for tile in range(batch.tiles):
-            row = Block(gradient.start + tile * n, len(group), step=batch.pitch)
-            if batch.index == tile == 0:
-                yield job.op(VectorOp.MOVE, Block(job.rows.create(panel), len(group)), row)
-            else:
+        for offset, part in enumerate(gradient.parts):
+            if batch.rows < batch.pitch:
+                yield job.op(VectorOp.FILL, Block(part.start + batch.rows, batch.pitch - batch.rows, part.panels,
+                                                  batch.pitch))
+            half = n // 2
+            while half:
+                upper = Block(part.start, half, part.panels * batch.tiles, n)
+                lower = replace(upper, start=part.start + half)
+                yield job.op(VectorOp.ADD, upper, upper, lower)
+                half //= 2
+            for tile in range(batch.tiles):
+                row = Block(part.start + tile * n, part.panels, step=batch.pitch)
+                first = batch.index == tile == 0
+                if first and offset == 0:
+                    job.rows.create(panel)
                 with job.rows.use(panel) as (start,):
                     job.rows.touch(panel)
-                    total = Block(start, len(group))
-                    time = job.op(VectorOp.ADD, total, total, row)
+                    total = Block(start + offset, part.panels, step=len(gradient.parts))
+                    time = (job.op(VectorOp.MOVE, total, row) if first else job.op(VectorOp.ADD, total, total, row))
                 yield time
 
 
 def through_activation(job, layer, batch, group, sums, tile):
     """Emit for one tile of features: the gradient of a layer's outputs, in ``sums``, becomes that of its linear part,
-    there and in tiles for the weight gradient."""
+    there and in tiles for the weight gradient. The panel of tiles stays pinned until :func:`activation_done`."""
     i = tile - group.start
     panel = job.dy[layer.index].panel(batch, group)
+    begun = job.tiles.resident(panel)
     place = job.tiles.create(panel) + i * batch.tiles, 0
-    if i == 0:
+    if not begun:
         job.tiles.pin(panel)
-    if i == len(group) - 1:
-        job.tiles.unpin(panel)
-    rows = sums.part(i, 1)
+    rows = sums.tile(i)
     if not layer.relu:
         return job.op(VectorOp.MOVE, None, rows, tile=place)
     home = job.saved(layer, batch, tile)
@@ -70,23 +72,36 @@ def through_activation(job, layer, batch, group, sums, tile):
     return time
 
 
-def use_gradient(job, layer, batch, group, gradient, gradients):
-    """Thread: what remains to be done with one group of gradients of a layer's linear part: tiles for the input
-    gradient, and the gradient of the bias, which uses up the rows."""
-    if layer.index > 0:
-        place = job.tiles.create(job.dy_streamed[layer.index].panel(batch, group)), batch.tiles
-        yield job.op(VectorOp.MOVE, None, gradient, tile=place)
-    yield from gradients.add(layer, batch, group, gradient)
+def activation_done(job, layer, batch, group):
+    """All tiles of a group have gone :func:`through_activation`."""
+    job.tiles.unpin(job.dy[layer.index].panel(batch, group))
+
+
+def quantize_gradient(job, layer, batch, group, gradient):
+    """Thread: one group of gradients of a layer's linear part, given as :class:`Sums`, becomes tiles for the input
+    gradient."""
+    yield from _quantize(job, job.dy_streamed[layer.index].panel(batch, group), batch, gradient)
 
 
 def from_loss(job, layer, batch, gradient, emit, gradients):
-    """Thread: the gradient of the outputs, computed by ``emit`` into ``gradient``, becomes tiles and is added to the
-    gradient of the bias."""
+    """Thread: the gradient of the outputs, computed by ``emit`` into ``gradient``, becomes tiles for the input gradient
+    and for the weight gradient. The value is a thread that adds it to the gradient of the bias."""
     panels = [job.dy_streamed, job.dy] if layer.index > 0 else [job.dy]
     for group in layer.y.groups:
-        first, *others = [job.tiles.create(activations[layer.index].panel(batch, group)) for activations in panels]
-        yield emit(group, (first, batch.tiles))
-        part = gradient.part(group.start, len(group))
-        for start in others:
-            yield job.op(VectorOp.MOVE, None, part, tile=(start, batch.tiles))
-        yield from gradients.add(layer, batch, group, part)
+        first, *others = [activations[layer.index].panel(batch, group) for activations in panels]
+        yield emit(group, (job.tiles.create(first), batch.tiles))
+        for panel in others:
+            yield from _quantize(job, panel, batch, Sums([gradient.part(group.start, len(group))]))
+
+    def add():
+        for group in layer.y.groups:
+            yield from gradients.add(layer, batch, group, Sums([gradient.part(group.start, len(group))]))
+    return add()
+
+
+def _quantize(job, panel, batch, gradient):
+    """Thread: one group of gradients becomes the tiles of a panel."""
+    start = job.tiles.create(panel)
+    for offset, part in enumerate(gradient.parts):
+        yield job.op(VectorOp.MOVE, None, part,
+                     tile=(start + offset * batch.tiles, len(gradient.parts) * batch.tiles))

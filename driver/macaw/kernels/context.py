@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..memory import rows_cache, tiles_cache
 from ..program import Program
 
-__all__ = ["Batch", "Block", "Context", "interleave"]
+__all__ = ["Batch", "Block", "Context", "Sums", "alternate", "interleave"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,32 @@ class Batch:
     pitch: int
 
     @staticmethod
-    def blocks(samples, size, n):
-        """The blocks of a batch, ``size`` samples each (a multiple of ``n``) but the last."""
-        return [Batch(i, start, min(size, samples - start), -(-min(size, samples - start) // n),
-                      -(-min(size, samples - start) // n) * n)
-                for i, start in enumerate(range(0, samples, size))]
+    def blocks(samples, tiles, n):
+        """The blocks of a batch of ``samples``, with so many tiles each."""
+        blocks, start = [], 0
+        for index, count in enumerate(tiles):
+            blocks.append(Batch(index, start, min(count * n, samples - start), count, count * n))
+            start += count * n
+        return blocks
+
+
+class Sums:
+    """Rows in which the array accumulates a group of tiles of features, for one block of the batch.
+
+    Tiles lie in two banks in turns: while the array works on one, the other is free for all other units.
+
+    Attributes
+    ----------
+    parts : list of Block
+        Part ``h`` of ``H`` holds the tiles ``h``, ``h + H``, ...
+    """
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def tile(self, index):
+        """The rows of one tile."""
+        return self.parts[index % len(self.parts)].part(index // len(self.parts), 1)
 
 
 class Context:
@@ -83,25 +104,43 @@ class Context:
         half = config.vector_banks // 2
         self.sums = range(half)
         self.others = range(half, config.vector_banks)
-        self._turn = 0
+        self._turn = self._other_turn = 0
+
+    def _place(self, count, choices, anyway=True):
+        """Rows in the first of the ranges of banks that has room; else anywhere, at the cost of panels."""
+        for banks in choices:
+            start = self.rows.allocator.allocate(count, banks)
+            if start is not None:
+                return start
+        return self.rows.allocate(count) if anyway else None
 
     def allocate_sums(self, count):
         """Rows in one bank for the array to accumulate in, in another bank than the last time if possible."""
-        for attempt in range(len(self.sums)):
-            bank = self.sums[(self._turn + attempt) % len(self.sums)]
-            start = self.rows.allocator.allocate(count, range(bank, bank + 1))
-            if start is not None:
-                self._turn = bank + 1
-                return start
-        start = self.rows.allocator.allocate(count, self.sums)
-        return self.rows.allocate(count) if start is None else start
+        self._turn += 1
+        banks = [_bank(self.sums[(self._turn + i) % len(self.sums)]) for i in range(len(self.sums))]
+        return self._place(count, [*banks, self.sums])
+
+    def allocate_other(self, count, anyway=True):
+        """Rows in one of the other banks, in another bank than the last time if possible. If there is no room, then
+        at the cost of panels, or None unless ``anyway``."""
+        self._other_turn += 1
+        banks = [_bank(self.others[(self._other_turn + i) % len(self.others)]) for i in range(len(self.others))]
+        return self._place(count, [*banks, self.others], anyway)
+
+    def new_sums(self, rows, tiles, pitch):
+        """New :class:`Sums`, to be given to :meth:`free`."""
+        parts = min(2, tiles, len(self.sums))
+        counts = [len(range(part, tiles, parts)) for part in range(parts)]
+        return Sums([Block(self.allocate_sums(count * pitch), rows, count, pitch) for count in counts])
 
     def block(self, rows, panels, pitch):
         """A new :class:`Block`, to be given to :meth:`free`."""
         return Block(self.rows.allocate(panels * pitch, self.others), rows, panels, pitch)
 
     def free(self, block):
-        self.rows.free(block.start, block.panels * block.pitch)
+        """Give a :class:`Block` or :class:`Sums` back."""
+        for part in block.parts if isinstance(block, Sums) else [block]:
+            self.rows.free(part.start, part.panels * part.pitch)
 
     @contextmanager
     def temporary(self, rows, panels, pitch):
@@ -133,6 +172,19 @@ class Context:
         if tile is not None:
             fields |= {"to_tile": 1, "tile": tile[0], "tile_outer": tile[1]}
         return self.program.vector(op, scalar=scalar, **fields)
+
+
+def alternate(main, other, share):
+    """Run generators to their ends: ``share`` steps of ``other`` after each of ``main``."""
+    for _ in main:
+        for _ in zip(range(share), other, strict=False):
+            pass
+    for _ in other:
+        pass
+
+
+def _bank(index):
+    return range(index, index + 1)
 
 
 def interleave(*threads):

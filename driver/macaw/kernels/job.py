@@ -8,6 +8,10 @@ from .loss import Scratch
 __all__ = ["Activations", "Job", "Workspace"]
 
 
+_MOST_SAMPLES = 48
+_LAST_SAMPLES = 16
+
+
 class Activations:
     """Tiles of the features at one boundary, in panels of one group by one block: [feature tile][sample tile].
 
@@ -27,7 +31,7 @@ class Activations:
         self._home, self._tile_bytes = home, tile_bytes
 
     def panel(self, batch, group):
-        before = batch.start // (batch.pitch // batch.tiles) * self._boundary.tiles
+        before = batch.start * batch.tiles // batch.pitch * self._boundary.tiles
         address = self._home + (before + group.start * batch.tiles) * self._tile_bytes
         return Panel((self._name, batch.index, group.start), len(group) * batch.tiles, address, self._banks)
 
@@ -99,6 +103,7 @@ class Job(Context):
         Inputs of the layers.
     dy, dy_streamed : list of Activations
         Gradients of the layers' outputs, as the array's stationary and streamed operand.
+    scratch : macaw.kernels.loss.Scratch or None
     softmax : bool
         The outputs go through a softmax.
     """
@@ -112,7 +117,8 @@ class Job(Context):
         if self.resident:
             for panel in plan.weight_panels():
                 self.tiles.reserve(panel, loaded=kept)
-        self.batches = Batch.blocks(samples, self._block_size(), self.n)
+        self.batches = Batch.blocks(samples, self._block_tiles(), self.n)
+        self.scratch = Scratch(self) if self.softmax else None
         def activations(name, boundary, banks, home):
             return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)
         boundaries = [plan.layers[0].x, *(layer.y for layer in plan.layers)]
@@ -124,21 +130,28 @@ class Job(Context):
             self.dy_streamed = [activations("ds", boundary, plan.streamed, home)
                                 for boundary, home in zip(boundaries[1:], workspace.dx_homes[1:], strict=True)]
 
-    def _block_size(self):
-        """Half a batch at most, so that one half's softmax runs under the other's products; a multiple of N that
-        fits the banks."""
+    def room_for_sums(self):
+        """Free rows in the banks for sums."""
+        return self.rows.allocator.available(self.sums)
+
+    def _block_tiles(self):
+        """Tiles of each block of the batch. The last block is small: its softmax runs while the weight gradients of the
+        others fill the array. The others are large, but fit the banks."""
         n, config = self.n, self.config
-        size = max(n, min(32, -(-self.samples // (2 * n)) * n))
+        most, last = max(1, _MOST_SAMPLES // n), max(1, _LAST_SAMPLES // n)
         if self.softmax:
             # Half of the rows should remain for everything else, a quarter must.
             tiles, room = self.plan.layers[-1].y.tiles, config.vector_rows // 2
-            size = max(n, min(size, room // 2 // Scratch.rows(tiles) // n * n))
-            if Scratch.rows(tiles) * size > room * 3 // 4:
-                most = max(t for t in range(tiles) if Scratch.rows(t) * n <= room * 3 // 4 or not t) * n
-                raise NetworkError(f"a softmax on this configuration has at most {most} classes, not "
+            most = max(1, min(most, room // 2 // (Scratch.rows(tiles) * n)))
+            if Scratch.rows(tiles) * n > room * 3 // 4:
+                limit = max(t for t in range(tiles) if Scratch.rows(t) * n <= room * 3 // 4 or not t) * n
+                raise NetworkError(f"a softmax on this configuration has at most {limit} classes, not "
                                    f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
-        parts = -(-self.samples // size)
-        return -(-self.samples // (parts * n)) * n
+        total = -(-self.samples // n)
+        last = min(last, most, total)
+        rest = total - last
+        parts = -(-rest // most)
+        return [rest // parts + (i < rest % parts) for i in range(parts)] + [last]
 
     def saved(self, layer, batch, tile):
         """float32 outputs of a layer that the backward pass needs: one tile of features of one block."""

@@ -10,11 +10,13 @@ from dataclasses import replace
 from macaw_hw.isa import DataFormat, VectorOp
 
 from ..memory import Panel
-from .context import Block
+from .context import Block, Sums
 
 __all__ = ["Inputs", "Offsets", "activate", "forward", "input_gradient", "output_groups"]
 
 
+_SHORT = 128
+"""Products of fewer cycles than this change banks so often that those in the same bank are better done in a row."""
 _INPUT_ROWS = 160
 """Vector rows of input that are loaded and quantized at a time."""
 
@@ -26,16 +28,20 @@ class Offsets:
     def __init__(self, job):
         self._job, self._prepared = job, {}
         self._masked = job.softmax and job.plan.layers[-1].y.features % job.n != 0
-        if self._masked:
-            self._mask()
+        self._summed = False
 
     def panel(self, layer, group):
         """The bias of one group of outputs."""
         return Panel(("bias", layer.index, group.start), len(group),
-                     layer.offsets.address + group.start * self._job.config.row_bytes, self._job.others)
+                     layer.offsets.address + group.start * self._job.config.row_bytes, self._job.others, long=True)
 
     def _masked_panel(self):
-        return Panel(("mask",), self._job.plan.layers[-1].y.tiles, self._job.workspace.mask.address, self._job.others)
+        return Panel(("mask",), self._job.plan.layers[-1].y.tiles, self._job.workspace.mask.address, self._job.others,
+                     long=True)
+
+    def drop(self):
+        """Forget the masked bias: no more sums begin."""
+        self._job.rows.drop(replace(self._masked_panel(), name=("masked",)))
 
     def _mask(self):
         """Add the bias of the outputs to the mask, whose home is another from then on."""
@@ -57,32 +63,56 @@ class Offsets:
         """The panel that sums of a group begin with, and the row of its first tile; None if it is zero."""
         if self._masked and layer is self._job.plan.layers[-1]:
             panel = self._masked_panel()
+            if not self._summed:
+                self._mask()
+                self._summed = True
             if layer.bias is not None:
                 panel = replace(panel, name=("masked",), address=self._job.workspace.masked.address)
             return panel, group.start
         return None if layer.bias is None else (self.panel(layer, group), 0)
 
-    def prepare(self, layer, batch, group):
-        """Emit what :meth:`begin` will give, ahead of time."""
+    def new(self, layer, batch, group):
+        """Rows for the sums of one group of outputs, still empty."""
         job = self._job
-        sums = Block(job.allocate_sums(len(group) * batch.pitch), batch.rows, len(group), batch.pitch)
-        parts = [part for part in layer.y.groups if part.start in group]
-        starts = [self._start(layer, part) for part in parts]
-        for part, start in zip(parts, starts, strict=True):
+        if layer is job.plan.layers[-1] and job.softmax:
+            return Sums(job.scratch(batch, "logits"))
+        return job.new_sums(batch.rows, len(group), batch.pitch)
+
+    def fill(self, layer, batch, group, sums, tile):
+        """Emit the bias into the sums of one tile. Returns whether there is any."""
+        part = next(part for part in layer.y.groups if tile in part)
+        start = self._start(layer, part)
+        if start is not None:
+            with self._job.rows.use(start[0]) as (row,):
+                bias = Block(row + start[1] + tile - part.start, 1).spread(rows=batch.rows)
+                self._job.op(VectorOp.MOVE, sums.tile(tile - group.start), bias)
+        return start is not None
+
+    def prepare(self, layer, batch, group):
+        """Emit the sums of a group with the bias in all of them, ahead of time."""
+        job, sums, begun = self._job, self.new(layer, batch, group), False
+        for first in [part for part in layer.y.groups if part.start in group]:
+            start = self._start(layer, first)
             if start is None:
                 continue
-            with job.rows.use(start[0]) as (first,):
-                for i, tile in enumerate(part):
-                    row = Block(first + start[1] + i, 1).spread(rows=batch.rows)
-                    job.op(VectorOp.MOVE, sums.part(tile - group.start, 1), row)
-        self._prepared[layer.index, batch.index, group.start] = sums, starts[0] is not None
+            begun = True
+            with job.rows.use(start[0]) as (row,):
+                for offset, panels, part in _of(sums, first.start - group.start, len(first)):
+                    bias = Block(row + start[1] + offset, batch.rows, panels.panels, part, step=0)
+                    job.op(VectorOp.MOVE, panels, bias)
+        self._prepared[layer.index, batch.index, group.start] = sums, begun
 
     def begin(self, layer, batch, group):
-        """Rows for the sums of one group of outputs, holding the bias: the block, and whether it holds anything."""
-        key = layer.index, batch.index, group.start
-        if key not in self._prepared:
-            self.prepare(layer, batch, group)
-        return self._prepared.pop(key)
+        """What :meth:`prepare` has made, and whether the sums hold anything; or None."""
+        return self._prepared.pop((layer.index, batch.index, group.start), None)
+
+
+def _of(sums, first, count):
+    """The tiles ``first`` to ``first + count - 1`` of sums as (offset of the first tile, block, tiles between)."""
+    if len(sums.parts) == 1:
+        return [(0, sums.parts[0].part(first, count), 1)]
+    assert first == 0, "sums in two banks are of one group"
+    return [(offset, part, len(sums.parts)) for offset, part in enumerate(sums.parts)]
 
 
 class Inputs:
@@ -100,12 +130,33 @@ class Inputs:
             self._make(*self._order[self._done])
             self._done += 1
 
+    def look_ahead(self, batch, group, tile, tiles):
+        """Make panels ahead of time, after the product of a panel with the weights of one of so many tiles.
+
+        In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then one more each
+        time as long as there is plenty of room: the lanes are less busy now than they are later.
+        """
+        if batch.index == group.start == 0:
+            if tile == tiles // 2:
+                self.ready(batch, group, ahead=1)
+        elif tile == 0:
+            self.ready(batch, group, ahead=2)
+            if group.stop > sum(map(len, self._job.plan.layers[0].x.groups[:2])):
+                self._more()
+
+    def _more(self):
+        job = self._job
+        room = job.tiles.allocator.available(job.plan.streamed)
+        if self._done < len(self._order) and 4 * room > len(job.plan.streamed) * job.config.tile_bank_tiles:
+            self._make(*self._order[self._done])
+            self._done += 1
+
     def _make(self, batch, group):
         job, n = self._job, self._job.n
         size = 1 if job.pixels else 4
         tensor = job.workspace.pixels if job.pixels else job.workspace.features
         start = job.tiles.create(job.x[0].panel(batch, group))
-        count = max(1, _INPUT_ROWS // batch.rows)
+        count = max(1, _INPUT_ROWS // batch.rows) if self._done else 1
         for first in range(0, len(group), count):
             tiles = min(count, len(group) - first)
             place = start + first * batch.tiles, batch.tiles
@@ -121,13 +172,12 @@ class Inputs:
 
 
 def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
-    """Thread: one layer for one block. Where a softmax follows, the thread's value is the block of sums of all
-    outputs, for the caller to free.
+    """Thread: one layer for one block. Where a softmax follows, the sums of all outputs become the block ``logits``.
 
     Parameters
     ----------
     finish : callable or None
-        ``finish(group, sums, tile)`` emits what happens to each tile of a group of sums (a :class:`Block`), when it is
+        ``finish(group, sums, tile)`` emits what happens to each tile of a group of :class:`Sums`, when it is
         complete, and returns the estimated time. ``sums`` are free after the last tile.
     inputs : Inputs, optional
         For the first layer: brings its panels.
@@ -137,7 +187,10 @@ def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
     plan, x = job.plan, job.x[layer.index]
     groups = output_groups(job, layer)
     for group in groups:
-        sums, begun = offsets.begin(layer, batch, group)
+        prepared = offsets.begin(layer, batch, group)
+        sums, begun = prepared or (offsets.new(layer, batch, group), False)
+        if prepared is None:
+            begun = offsets.fill(layer, batch, group, sums, group.start)
         for x_group in layer.x.groups:
             final = x_group is layer.x.groups[-1]
             if inputs is not None:
@@ -146,23 +199,22 @@ def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
                 panels = x.panel(batch, x_group), plan.weight_panel(layer, x_group, part)
                 with job.tiles.use(*panels) as (streamed, stationary):
                     for i, tile in enumerate(part):
+                        if prepared is None and x_group.start == 0 and tile > group.start:
+                            offsets.fill(layer, batch, group, sums, tile)
                         yield job.program.matrix(
                             rows=batch.rows, k_tiles=len(x_group), x=streamed, x_row_stride=1,
                             x_k_stride=batch.tiles, w=stationary + i * len(x_group), w_k_stride=1,
-                            y=sums.start + (tile - group.start) * sums.pitch, accumulate=begun)
-                        if tile == group.start:
-                            if inputs is not None:
-                                inputs.ready(batch, x_group, ahead=2)
-                            if final and group is groups[-1]:
-                                for next_layer, next_batch in following:
-                                    offsets.prepare(next_layer, next_batch, output_groups(job, next_layer)[0])
+                            y=sums.tile(tile - group.start).start, accumulate=begun)
+                        if inputs is not None:
+                            inputs.look_ahead(batch, x_group, tile - group.start, len(group))
+                        if tile == group.start and final and group is groups[-1]:
+                            for after, block in following:
+                                offsets.prepare(after, block, output_groups(job, after)[0])
                         if final and finish is not None:
                             yield finish(group, sums, tile)
             begun = True
-        if layer is plan.layers[-1] and job.softmax:
-            return sums
-        job.free(sums)
-    return None
+        if finish is not None:
+            job.free(sums)
 
 
 def output_groups(job, layer):
@@ -186,27 +238,30 @@ def activate(job, layer, batch, group, sums, tile):
     if tile == group.stop - 1:
         job.tiles.unpin(panel)
     if layer.relu:
-        return job.op(VectorOp.MAX_SCALAR, saved, sums.part(i, 1), scalar=0.0, tile=place)
-    return job.op(VectorOp.MOVE, None, sums.part(i, 1), tile=place)
+        return job.op(VectorOp.MAX_SCALAR, saved, sums.tile(i), scalar=0.0, tile=place)
+    return job.op(VectorOp.MOVE, None, sums.tile(i), tile=place)
 
 
 def input_gradient(job, layer, batch, finish, after):
     """Thread: the gradient of the inputs of ``layer`` for one block, group by group.
 
     ``finish(group, sums, tile)`` emits what happens to each tile of a group of sums, when it is complete, and returns
-    the estimated time; ``after(group, sums)`` is a thread for the whole group.
+    the estimated time; ``after(group, sums)`` is a thread for the whole group, which frees the sums.
     """
     for x_group in layer.x.groups:
-        sums = Block(job.allocate_sums(len(x_group) * batch.pitch), batch.rows, len(x_group), batch.pitch)
+        sums = job.new_sums(batch.rows, len(x_group), batch.pitch)
         for y_group in layer.y.groups:
             panels = job.dy_streamed[layer.index].panel(batch, y_group), job.plan.weight_panel(layer, x_group, y_group)
+            order = range(len(x_group))
+            if batch.rows * len(y_group) < _SHORT:
+                order = sorted(order, key=lambda i: i % len(sums.parts))
             with job.tiles.use(*panels) as (streamed, stationary):
-                for i, tile in enumerate(x_group):
+                for i in order:
                     yield job.program.matrix(
                         rows=batch.rows, k_tiles=len(y_group), x=streamed, x_row_stride=1, x_k_stride=batch.tiles,
-                        w=stationary + i, w_k_stride=len(x_group), w_transpose=1, y=sums.start + i * sums.pitch,
+                        w=stationary + i, w_k_stride=len(x_group), w_transpose=1, y=sums.tile(i).start,
                         accumulate=y_group.start > 0)
-                    if y_group is layer.y.groups[-1]:
-                        yield finish(x_group, sums, tile)
+            if y_group is layer.y.groups[-1]:
+                for i in order:
+                    yield finish(x_group, sums, x_group.start + i)
         yield from after(x_group, sums)
-        job.free(sums)

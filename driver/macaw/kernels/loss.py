@@ -7,7 +7,7 @@ from macaw_hw.isa import DataFormat, VectorOp
 from .context import Block
 from .math import exp, lane_reduce, log, reciprocal
 
-__all__ = ["Scratch", "cross_entropy", "softmax", "store_rows", "targets"]
+__all__ = ["Scratch", "cross_entropy", "losses", "softmax", "store_rows", "targets"]
 
 
 def store_rows(job, tensor, first, block, batch):
@@ -28,14 +28,21 @@ def store_rows(job, tensor, first, block, batch):
 class Scratch:
     """Vector rows for the softmax of one block at a time, on chip from the first block to the last."""
 
-    _WIDE = ("plain", "scaled", "probabilities", "shifted", "t", "n")
-    _NARROW = ("total", "peak", "inverse", "u")
+    # Name, and whether it is better in the first bank or in the last: operands of one instruction should differ.
+    _WIDE = {"logits": 0, "probabilities": 0, "n": 0, "shifted": 0, "t": 1, "scaled": 1}
+    _NARROW = {"total": 0, "peak": 0, "u": 0, "inverse": 1}
 
     def __init__(self, job):
-        self._job, self._tiles = job, job.plan.layers[-1].y.tiles
-        pitch = job.batches[0].pitch
-        self._blocks = {name: Block(job.rows.allocate(panels * pitch, job.others, long=True), pitch, panels, pitch)
-                        for names, panels in ((self._WIDE, self._tiles), (self._NARROW, 1)) for name in names}
+        self._job, tiles = job, job.plan.layers[-1].y.tiles
+        pitch = max(batch.pitch for batch in job.batches)
+        banks = range(job.others.start, job.others.start + 1), range(job.others.stop - 1, job.others.stop)
+        self._blocks = {}
+        for names, panels in ((self._WIDE, tiles), (self._NARROW, 1)):
+            for name, side in names.items():
+                start = job.rows.allocator.allocate(panels * pitch, banks[side], long=True)
+                if start is None:
+                    start = job.rows.allocate(panels * pitch, job.others, long=True)
+                self._blocks[name] = Block(start, pitch, panels, pitch)
 
     @staticmethod
     def rows(tiles):
@@ -52,20 +59,23 @@ class Scratch:
 
 
 def targets(job, batch, scratch):
-    """Bring the one-hot rows of one block on chip: as float32, and the same times -1 / samples."""
-    n = job.n
-    plain, scaled = scratch(batch, "plain", "scaled")
-    for panel in range(plain.panels):
+    """Bring the one-hot rows of one block on chip, times -1 / samples."""
+    scaled, = scratch(batch, "scaled")
+    _load_targets(job, batch, scaled)
+    job.op(VectorOp.MUL_SCALAR, scaled, scaled, scalar=-1 / job.samples)
+
+
+def _load_targets(job, batch, block):
+    for panel in range(block.panels):
         job.program.load(
-            format=DataFormat.UINT8, local=plain.start + panel * plain.pitch, run=batch.rows * n,
-            address=job.workspace.targets.address + (panel * job.samples + batch.start) * n)
-    job.op(VectorOp.MUL_SCALAR, scaled, plain, scalar=-1 / job.samples)
+            format=DataFormat.UINT8, local=block.start + panel * block.pitch, run=batch.rows * job.n,
+            address=job.workspace.targets.address + (panel * job.samples + batch.start) * job.n)
 
 
-def _probabilities(job, batch, logits, scratch):
+def _probabilities(job, batch, scratch):
     """``probabilities`` = softmax of ``logits``, row by row; also leaves logits minus their largest in ``shifted`` and
     the sum of their exponentials in ``total``."""
-    probabilities, shifted, t, n = scratch(batch, "probabilities", "shifted", "t", "n")
+    logits, probabilities, shifted, t, n = scratch(batch, "logits", "probabilities", "shifted", "t", "n")
     total, peak, inverse = scratch(batch, "total", "peak", "inverse")
     yield from lane_reduce(job, VectorOp.MAX, peak, logits)
     yield job.op(VectorOp.SUB, shifted, logits, peak.spread(panels=logits.panels))
@@ -75,32 +85,37 @@ def _probabilities(job, batch, logits, scratch):
     yield job.op(VectorOp.MUL, probabilities, probabilities, inverse.spread(panels=logits.panels))
 
 
-def softmax(job, batch, logits, scratch):
+def softmax(job, batch, scratch):
     """Thread: the outputs of one block become ``exp(x - max) / sum``, and are stored."""
-    yield from _probabilities(job, batch, logits, scratch)
+    yield from _probabilities(job, batch, scratch)
     yield store_rows(job, job.workspace.outputs, 0, *scratch(batch, "probabilities"), batch)
 
 
-def cross_entropy(job, batch, logits, scratch, finish):
-    """Thread: loss and gradient of one block, whose :func:`targets` are on chip.
+def cross_entropy(job, batch, scratch, finish):
+    """Thread: the gradient of one block, whose :func:`targets` are on chip.
 
-    The gradient of the mean loss is ``p * (1 / B) + onehot * (-1 / B)``. It is made in a block that
-    ``finish(block, emit)`` quantizes: ``emit(group, tile)`` computes one group of it. Outputs and the loss of each
-    sample, ``log(sum(exp(x - max))) - (x[label] - max)``, are stored.
+    The gradient of the mean loss is ``p * (1 / B) + onehot * (-1 / B)``. It is made in a block that the thread
+    ``finish(block, emit)`` quantizes: ``emit(group, tile)`` computes one group of it. Its value is the thread's value.
     """
-    plain, scaled, probabilities, shifted, t, n = scratch(batch, *Scratch._WIDE)
-    total, peak, inverse, u = scratch(batch, *Scratch._NARROW)
-    yield from _probabilities(job, batch, logits, scratch)
+    probabilities, scaled, t = scratch(batch, "probabilities", "scaled", "t")
+    yield from _probabilities(job, batch, scratch)
 
     def emit(group, tile):
         gradient, p, s = (block.part(group.start, len(group)) for block in (t, probabilities, scaled))
         return job.op(VectorOp.SCALE_ADD, gradient, p, s, scalar=1 / job.samples, tile=tile)
-    yield from finish(t, emit)
+    return (yield from finish(t, emit))
 
+
+def losses(job, batch, scratch):
+    """Thread: store the outputs and the loss of each sample, ``log(sum(exp(x - max))) - (x[label] - max)``, after
+    :func:`cross_entropy`."""
+    logits, shifted, u, onehot = scratch(batch, "logits", "shifted", "u", "n")
+    total, peak, inverse = scratch(batch, "total", "peak", "inverse")
+    _load_targets(job, batch, onehot)
     store_rows(job, job.workspace.outputs, 0, logits, batch)
-    yield job.op(VectorOp.MUL, shifted, shifted, plain)
+    yield job.op(VectorOp.MUL, shifted, shifted, onehot)
     yield from lane_reduce(job, VectorOp.ADD, peak, shifted)
-    yield from log(job, inverse, total, u, n.part(0, 1))
+    yield from log(job, inverse, total, u, onehot.part(0, 1))
     yield job.op(VectorOp.SUB, inverse, inverse, peak)
     yield job.program.store(format=DataFormat.FLOAT32, local=inverse.start, run=batch.rows * job.n,
                             address=job.workspace.losses.address + batch.start * job.config.row_bytes)

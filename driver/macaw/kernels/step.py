@@ -6,51 +6,79 @@ layers, the softmax and back; while the last block does so, the weight gradients
 
 from macaw_hw.isa import DataFormat, VectorOp
 
-from .backward import OffsetGradients, from_loss, through_activation, use_gradient
-from .context import Block, Context, interleave
+from .backward import OffsetGradients, activation_done, from_loss, quantize_gradient, through_activation
+from .context import Block, Context, alternate, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
-from .loss import Scratch, cross_entropy, softmax, store_rows, targets
-from .update import chunks, update_offsets, update_weights, weight_gradient
+from .loss import cross_entropy, losses, softmax, store_rows, targets
+from .update import chunks, load_weights, update_offsets, update_weights, weight_gradient
+
+_RESERVED_SUMS = 256
+"""Rows for sums that the weight gradients leave to the last block's input gradients."""
+_REST_OPERATIONS = 6
+"""Vector instructions for other purposes between one chunk's update and the next."""
 
 __all__ = ["inference_program", "quantize_program", "training_program"]
 
 
 class _Network:
-    """The threads of a job: the first layer (``front``), and all that follows it for one block (``tail``)."""
+    """The threads of a job: the first layer (``front``), and all that follows it for one block (``tail``).
+
+    Attributes
+    ----------
+    deferred : list of generators
+        Threads of the last block that nothing in the block waits for.
+    """
 
     def __init__(self, job):
         self.job = job
-        self.offsets = Offsets(job)
         self.inputs = Inputs(job)
+        self.offsets = Offsets(job)
         self.gradients = OffsetGradients(job) if job.training else None
-        self.scratch = Scratch(job) if job.softmax else None
-        self._logits = {}
+        self.deferred = []
 
     def front(self, batch):
         """Thread: the first layer for one block."""
         layers, blocks = self.job.plan.layers, self.job.batches
-        following = [(layers[1], batch)] if len(layers) > 1 else []
-        if batch is not blocks[-1]:
+        following = [(layer, batch) for layer in layers[1:2] if not self._ends(layer)]
+        if batch is not blocks[-1] and not self._ends(layers[0]):
             following.append((layers[0], blocks[batch.index + 1]))
-        self._logits[batch.index] = yield from self._forward(layers[0], batch, following, self.inputs)
+        return self._forward(layers[0], batch, following, self.inputs)
 
     def tail(self, batch):
         """Thread: everything else for one block."""
         job, layers = self.job, self.job.plan.layers
         if job.training:
-            targets(job, batch, self.scratch)
+            targets(job, batch, job.scratch)
+        if job.softmax and len(layers) > 1:
+            self.offsets.prepare(layers[-1], batch, range(layers[-1].y.tiles))
         for layer in layers[1:]:
-            following = [(after, batch) for after in layers[layer.index + 1:layer.index + 2]]
-            self._logits[batch.index] = yield from self._forward(layer, batch, following)
-        logits = self._logits.pop(batch.index)
+            following = [(after, batch) for after in layers[layer.index + 1:layer.index + 2] if not self._ends(after)]
+            yield from self._forward(layer, batch, following)
         if job.training:
-            yield from cross_entropy(job, batch, logits, self.scratch,
-                                     lambda gradient, emit: self._back(batch, gradient, emit))
+            add = yield from cross_entropy(
+                job, batch, job.scratch,
+                lambda gradient, emit: from_loss(job, layers[-1], batch, gradient, emit, self.gradients))
+            yield from self._back(batch)
+            yield from self._later(batch, add)
+            yield from self._later(batch, losses(job, batch, job.scratch))
         elif job.softmax:
-            yield from softmax(job, batch, logits, self.scratch)
-        if logits is not None:
-            job.free(logits)
+            yield from softmax(job, batch, job.scratch)
+
+    def run(self):
+        """All blocks, but for the tail of the last one."""
+        batches = self.job.batches
+        interleave(self.front(batches[0]))
+        for batch, following in zip(batches, batches[1:], strict=False):
+            if self._ends(self.job.plan.layers[0]):
+                interleave(self.tail(batch))
+                interleave(self.front(following))
+            else:
+                interleave(self.front(following), self.tail(batch))
+
+    def _ends(self, layer):
+        """Its sums are the logits, for which there is one place only: they begin when the block before is done."""
+        return self.job.softmax and layer is self.job.plan.layers[-1]
 
     def _forward(self, layer, batch, following, inputs=None):
         job = self.job
@@ -59,7 +87,7 @@ class _Network:
             return activate(job, layer, batch, group, sums, tile)
 
         def output(group, sums, tile):
-            rows = sums.part(tile - group.start, 1)
+            rows = sums.tile(tile - group.start)
             if layer.relu:
                 job.op(VectorOp.MAX_SCALAR, rows, rows, scalar=0.0)
             return store_rows(job, job.workspace.outputs, tile, rows, batch)
@@ -70,33 +98,29 @@ class _Network:
             finish = None if job.softmax else output
         return forward(job, layer, batch, self.offsets, finish, inputs, following)
 
-    def _back(self, batch, gradient, emit):
+    def _back(self, batch):
         job, layers = self.job, self.job.plan.layers
-        yield from from_loss(job, layers[-1], batch, gradient, emit, self.gradients)
         for layer, before in zip(layers[:0:-1], layers[-2::-1], strict=True):
             def finish(group, sums, tile, before=before):
                 return through_activation(job, before, batch, group, sums, tile)
 
             def after(group, sums, before=before):
-                return use_gradient(job, before, batch, group, sums, self.gradients)
+                activation_done(job, before, batch, group)
+                if before.index > 0:
+                    yield from quantize_gradient(job, before, batch, group, sums)
+                yield from self._later(batch, self._add(before, batch, group, sums))
             yield from input_gradient(job, layer, batch, finish, after)
 
+    def _add(self, layer, batch, group, sums):
+        yield from self.gradients.add(layer, batch, group, sums)
+        self.job.free(sums)
 
-def _blocks(network):
-    """All blocks through the network, but for the tail of the last one."""
-    batches = network.job.batches
-    interleave(network.front(batches[0]))
-    for batch, following in zip(batches, batches[1:], strict=False):
-        interleave(network.front(following), network.tail(batch))
-
-
-def _value(thread):
-    """Run a thread to its end; its value."""
-    while True:
-        try:
-            next(thread)
-        except StopIteration as stop:
-            return stop.value
+    def _later(self, batch, thread):
+        """Run the thread now, or for the last block, put it off."""
+        if batch is self.job.batches[-1]:
+            self.deferred.append(thread)
+        else:
+            yield from thread
 
 
 def inference_program(plan, workspace, samples, pixels):
@@ -112,7 +136,7 @@ def inference_program(plan, workspace, samples, pixels):
     """
     job = Job(plan, workspace, samples, pixels, training=False)
     network = _Network(job)
-    _blocks(network)
+    network.run()
     interleave(network.tail(job.batches[-1]))
     return job.program
 
@@ -120,36 +144,49 @@ def inference_program(plan, workspace, samples, pixels):
 def training_program(plan, workspace, samples, pixels, rate, kept=False):
     """The program of a training step: forward, loss, backward, and the update with learning rate ``rate``.
 
-    Where :meth:`Plan.weights_fit`, the new tiles of the weights are left on chip alone. ``kept`` says that they are still
-    there from a step before; otherwise they are loaded from their homes.
+    Where :meth:`Plan.weights_fit`, the new tiles of the weights are left on chip alone. ``kept`` says that they are
+    still there from a step before; otherwise they are loaded from their homes.
     """
     job = Job(plan, workspace, samples, pixels, training=True, kept=kept)
     network = _Network(job)
-    _blocks(network)
+    network.run()
     *earlier, last = job.batches
     todo, started = chunks(job), {}
 
     def begin():
-        # The first banks are for this, the others for the gradients of the last block.
-        banks = range(job.sums.start, max(job.sums.start + 1, job.sums.stop - 1))
+        """The weight gradients of all blocks but the last, as far as there is room for sums; with the weights, as far
+        as there is room for them."""
         for chunk in todo if earlier else ():
-            start = job.rows.allocator.allocate(chunk.rows, banks)
-            if start is None:
+            if job.room_for_sums() < chunk.rows + _RESERVED_SUMS:
                 return
-            started[chunk] = Block(start, chunk.rows, pitch=chunk.rows)
-            yield from weight_gradient(job, chunk, earlier, started[chunk], begun=False)
-    interleave(network.tail(last), begin())
-
-    network.scratch.free()
-    update_offsets(job, network.offsets, network.gradients, rate)
-    for chunk in todo:
-        if chunk in started:
-            sums = started[chunk]
-            _value(weight_gradient(job, chunk, [last], sums, begun=True))
-        else:
             sums = Block(job.allocate_sums(chunk.rows), chunk.rows, pitch=chunk.rows)
-            _value(weight_gradient(job, chunk, job.batches, sums, begun=False))
-        update_weights(job, chunk, sums, rate)
+            started[chunk] = sums, load_weights(job, chunk, anyway=False)
+            yield from weight_gradient(job, chunk, earlier, sums, begun=False)
+
+    def finish():
+        """All weight gradients to their ends, with the updates."""
+        for chunk in todo:
+            if chunk in started:
+                sums, weights = started[chunk]
+                blocks = [last]
+            else:
+                sums, weights = Block(job.allocate_sums(chunk.rows), chunk.rows, pitch=chunk.rows), None
+                blocks = job.batches
+            for _ in weight_gradient(job, chunk, blocks, sums, begun=chunk in started):
+                pass
+            update_weights(job, chunk, sums, weights, rate)
+            yield
+
+    def rest():
+        """What the last block has put off, and the biases."""
+        for thread in network.deferred:
+            yield from thread
+        network.offsets.drop()
+        job.scratch.free()
+        yield update_offsets(job, network.offsets, network.gradients, rate)
+
+    interleave(network.tail(last), begin())
+    alternate(finish(), rest(), _REST_OPERATIONS)
     return job.program
 
 

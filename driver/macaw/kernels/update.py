@@ -10,7 +10,7 @@ from macaw_hw.isa import DataFormat, VectorOp
 
 from .context import Block
 
-__all__ = ["Chunk", "chunks", "update_offsets", "update_weights", "weight_gradient"]
+__all__ = ["Chunk", "chunks", "load_weights", "update_offsets", "update_weights", "weight_gradient"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,39 +53,55 @@ def weight_gradient(job, chunk, batches, sums, begun):
         begun = True
 
 
-def update_weights(job, chunk, sums, rate):
+def load_weights(job, chunk, anyway=True):
+    """Bring the float32 weights of a chunk on chip. None if there is no room without evicting others, unless
+    ``anyway``."""
+    start = job.allocate_other(chunk.rows, anyway)
+    if start is None:
+        return None
+    weights = Block(start, chunk.rows, pitch=chunk.rows)
+    job.program.load(**_home(job, chunk, weights))
+    return weights
+
+
+def _home(job, chunk, weights):
+    row = chunk.tile * chunk.layer.x.features + chunk.x_group.start * job.n
+    return {"format": DataFormat.FLOAT32, "address": chunk.layer.master.address + row * job.config.row_bytes,
+            "local": weights.start, "run": chunk.rows * job.n}
+
+
+def update_weights(job, chunk, sums, weights, rate):
     """Emit the update of a chunk, ``w = g * (-rate) + w``, and store the new weights (the tiles only where they
-    do not stay on chip)."""
-    layer, program = chunk.layer, job.program
-    panel = job.plan.weight_panel(layer, chunk.x_group, chunk.y_group)
+    do not stay on chip). ``weights`` is from :func:`load_weights`, or None."""
+    weights = weights or load_weights(job, chunk)
+    program = job.program
+    panel = job.plan.weight_panel(chunk.layer, chunk.x_group, chunk.y_group)
     first = job.tiles.create(panel, dirty=False)
     if chunk.tile == chunk.y_group.start:
         job.tiles.pin(panel)
     offset = (chunk.tile - chunk.y_group.start) * len(chunk.x_group)
-    with job.temporary(chunk.rows, 1, chunk.rows) as weights:
-        row = chunk.tile * layer.x.features + chunk.x_group.start * job.n
-        home = {"format": DataFormat.FLOAT32, "address": layer.master.address + row * job.config.row_bytes,
-                "local": weights.start, "run": chunk.rows * job.n}
-        program.load(**home)
-        job.op(VectorOp.SCALE_ADD, weights, sums, weights, scalar=-rate, tile=(first + offset, 0))
-        program.store(**home)
-        if not job.resident:
-            program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
-                          local=first + offset, run=len(chunk.x_group))
+    job.op(VectorOp.SCALE_ADD, weights, sums, weights, scalar=-rate, tile=(first + offset, 0))
+    program.store(**_home(job, chunk, weights))
+    if not job.resident:
+        program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
+                      local=first + offset, run=len(chunk.x_group))
+    job.free(weights)
     if chunk.tile == chunk.y_group.stop - 1:
         job.tiles.unpin(panel)
     job.free(sums)
 
 
 def update_offsets(job, offsets, gradients, rate):
-    """Emit the update of all biases and store them."""
+    """Emit the update of all biases and store them. Returns the estimated time."""
+    time = 0
     for layer in job.plan.layers:
         for group in layer.y.groups if layer.bias is not None else ():
             home, gradient = offsets.panel(layer, group), gradients.panel(layer, group)
             with job.rows.use(home, gradient) as places:
                 rows, change = (Block(place, len(group)) for place in places)
                 job.op(VectorOp.SCALE_ADD, rows, change, rows, scalar=-rate)
-                job.program.store(format=DataFormat.FLOAT32, address=home.address, local=rows.start,
-                                  run=rows.rows * job.n)
+                time = job.program.store(format=DataFormat.FLOAT32, address=home.address, local=rows.start,
+                                         run=rows.rows * job.n)
             job.rows.drop(home)
             job.rows.drop(gradient)
+    return time
