@@ -1,5 +1,7 @@
 """Activation unit."""
 
+from pathlib import Path
+
 import pytest
 from macaw_hw import lane
 from macaw_hw.activation import ActivationUnit
@@ -7,12 +9,13 @@ from macaw_hw.config import Config
 from macaw_hw.isa import VectorOp
 from macaw_sim.runner import SimulationError, run_cocotb, simulators
 
+_WEIGHTS = Path(__file__).parent / "data" / "mnist-784-128-10.safetensors"
 _SMALL = {"vector_banks": 2, "vector_bank_rows": 2048, "tile_banks": 2, "tile_bank_tiles": 32}
 
 
 def _run(size, **options):
     fields = {"size": size, **_SMALL}
-    parameters = {"config": fields, **options.pop("parameters", {})}
+    parameters = {"config": fields, "weights": str(_WEIGHTS), **options.pop("parameters", {})}
     run_cocotb(ActivationUnit(config=Config(**fields)), "activation", name="activation", parameters=parameters,
                **options)
 

@@ -118,9 +118,9 @@ class Operands(wiring.Component):
             used = Signal(name=f"{port}_used")
             got = Signal(name=f"{port}_got")
             row, valid, ready = (getattr(self, f"{port}_{name}") for name in ("row", "valid", "ready"))
-            with m.Switch(instruction.op), m.Case(*(op for op in isa.VectorOp if getattr(op.operands, port))):
-                m.d.comb += used.eq(1)
+            users = [int(op) for op in isa.VectorOp if getattr(op.operands, port)]
             m.d.comb += [
+                used.eq(instruction.op.matches(*users)),
                 loop.load.eq(self.load), loop.start.eq(instruction[port]),
                 loop.inner.eq(instruction[f"{port}_inner"]), loop.outer.eq(instruction[f"{port}_outer"]),
                 loop.step.eq(self.issue), loop.wrap.eq(self.end),

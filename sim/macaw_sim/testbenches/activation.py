@@ -1,6 +1,7 @@
 """Activation unit against `macaw_sim.arithmetic`: operations, loops, stalls, rate, faults.
 
-Parameter ``config``: fields of the `Config`.
+Parameters ``config``: fields of the `Config`; ``weights``: safetensors file of a network with a layer
+``0.weight``; optional ``turns``, ``pairs`` and ``instructions``: how much is tested.
 """
 
 import itertools
@@ -13,6 +14,7 @@ from cocotb.triggers import RisingEdge
 from macaw_hw.activation import ActivationUnit
 from macaw_hw.config import Config
 from macaw_hw.isa import VECTOR, Fault, VectorOp, encode
+from safetensors.numpy import load_file
 
 from macaw_sim import arithmetic
 
@@ -316,6 +318,28 @@ async def rate(dut):
 
 
 @cocotb.test()
+async def real_weights(dut):
+    """A trained layer: its update in place and quantized, and the ReLU of what it gives for a random input."""
+    bench = Bench(dut, 5)
+    await bench.start()
+    memory, size = bench.memory, bench.config.size
+    weight = load_file(parameters()["weights"])["0.weight"].T
+    count = min(256, bench.config.vector_rows // 4)
+    columns = bench.rng.choice(weight.shape[1] - size)
+    rows = weight[200:200 + count, columns:columns + size]
+    gradient = (bench.rng.standard_normal(rows.shape) / 256).astype(np.float32)
+    memory.rows[:count], memory.rows[count:2 * count] = arithmetic.to_bits(rows), arithmetic.to_bits(gradient)
+    memory.stalls(0.2)
+    loop = {"a_inner": 1, "b_inner": 1, "d_inner": 1, "tile_inner": 1, "inner": count}
+    await bench.run(op=VectorOp.SCALE_ADD, a=count, b=0, d=0, scalar=0xBDCCCCCD, to_vector=1,
+                    to_tile=int(count <= size * bench.config.tiles), **loop)
+    pre = (bench.rng.standard_normal(weight.shape[0]).astype(np.float32) @ weight)[:bench.config.size * 8]
+    memory.rows[:8] = arithmetic.to_bits(pre.reshape(8, size))
+    await bench.run(op=VectorOp.MAX_SCALAR, a=0, d=8, to_vector=1, to_tile=1, **loop | {"inner": 8})
+    assert (memory.rows[8:16] == arithmetic.to_bits(np.maximum(pre, 0)).reshape(8, size)).all()
+
+
+@cocotb.test()
 async def faults(dut):
     """Each operand and destination outside its memory; infinity to a tile; reset makes the unit usable again."""
     bench = Bench(dut, 4)
@@ -324,7 +348,7 @@ async def faults(dut):
     size, rows, tiles = config.size, config.vector_rows, config.tiles
     base = {"op": VectorOp.ADD, "a": 0, "b": 100, "d": 200, "tile": 0, "a_inner": 1, "b_inner": 1, "d_inner": 1,
             "tile_inner": 1, "inner": 3 * size + 2, "outer": 2, "to_vector": 1, "to_tile": 1}
-    outside = [{"a": rows}, {"b": rows - size}, {"d": rows - 1}, {"d": 2, "d_inner": -1}, {"tile": tiles - 1},
+    outside = [{"a": rows}, {"b": rows - size}, {"d": rows - 1}, {"d": 2, "d_inner": -1, "a": 300}, {"tile": tiles - 1},
                {"a_outer": 4000, "a_inner": 2000}, {"tile": 0, "tile_outer": -1}, {"b": 65535, "b_inner": -1}]
     small = memory.rows & np.uint32(0x80FFFFFF) | np.uint32(0x3E000000)
     for stall in (0, 0.7):
