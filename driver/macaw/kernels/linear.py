@@ -133,8 +133,8 @@ class Inputs:
     def look_ahead(self, batch, group, tile, tiles):
         """Make panels ahead of time, after the product of a panel with the weights of one of so many tiles.
 
-        In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then one more each
-        time as long as there is plenty of room: the lanes are less busy now than they are later.
+        In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then one more
+        each time as long as there is plenty of room: the lanes are less busy now than they are later.
         """
         if batch.index == group.start == 0:
             if tile == tiles // 2:
