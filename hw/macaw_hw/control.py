@@ -122,7 +122,8 @@ class Control(wiring.Component):
             for name, signal in plain.items():
                 for low in range(0, REGISTERS[name].width, 32):
                     with m.Case((REGISTERS[name].offset + low // 8) // 4):
-                        written(signal[low:low + 32], INSTRUCTION_BYTES - 1 if (name, low) == ("program_address", 0) else 0)
+                        aligned = (name, low) == ("program_address", 0)
+                        written(signal[low:low + 32], INSTRUCTION_BYTES - 1 if aligned else 0)
             with m.Case(REGISTERS["irq_enable"].offset // 4):
                 written(irq_enable)
             with m.Case(REGISTERS["irq_status"].offset // 4):

@@ -13,7 +13,8 @@ from amaranth.lib import data, enum
 
 __all__ = [
     "INSTRUCTION_BYTES", "INDEX_WIDTH", "LOOPS", "TOKEN_LIMIT", "Opcode", "Queue", "DataFormat", "VectorOp", "Fault", "FaultUnit",
-    "Field", "Format", "FORMATS", "LOAD", "MATRIX", "VECTOR", "STORE", "Operands", "encode", "decode",
+    "Field", "Format", "FORMATS", "LOAD", "MATRIX", "VECTOR",
+    "STORE", "Operands", "encode", "decode",
     "violations",
 ]
 

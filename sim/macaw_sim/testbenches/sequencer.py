@@ -8,7 +8,6 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 from macaw_hw.isa import TOKEN_LIMIT, Fault, FaultUnit, Opcode, Queue, decode, encode
-
 from macaw_hw.sequencer import IN_FLIGHT
 
 from . import generator, parameters
