@@ -12,9 +12,8 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, enum
 
 __all__ = [
-    "INSTRUCTION_BYTES", "INDEX_WIDTH", "LOOPS", "TOKEN_LIMIT", "Opcode", "Queue", "DataFormat", "VectorOp", "Fault", "FaultUnit",
-    "Field", "Format", "FORMATS", "LOAD", "MATRIX", "VECTOR",
-    "STORE", "Operands", "encode", "decode",
+    "INSTRUCTION_BYTES", "INDEX_WIDTH", "LOOPS", "TOKEN_LIMIT", "Opcode", "Queue", "DataFormat", "VectorOp", "Fault",
+    "FaultUnit", "Field", "Format", "FORMATS", "LOAD", "MATRIX", "VECTOR", "STORE", "Operands", "encode", "decode",
     "violations",
 ]
 
