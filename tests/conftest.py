@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from macaw import data
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,3 +43,21 @@ def mnist_folder():
 def dataset(mnist_folder):
     """MNIST where it is at hand, else scikit-learn's digits; never downloaded."""
     return data.load_idx_folder(mnist_folder) if mnist_folder else data.load_digits()
+
+
+@pytest.fixture(scope="session")
+def trained_weights():
+    """File with the weights of the reference network, 784-128-10; see tests/data/README.md."""
+    return ROOT / "tests" / "data" / "mnist-784-128-10.safetensors"
+
+
+@pytest.fixture(scope="session")
+def trained_layer(trained_weights, dataset, tmp_path_factory):
+    """File with the first layer of the reference network as ``w`` (784, 128), and inputs ``x`` (32, 784) for it:
+    images where MNIST is at hand, else random."""
+    images = dataset.test_x[:32].reshape(32, -1)
+    if images.shape[1] != 784:
+        images = np.random.default_rng(0).integers(0, 256, (32, 784))
+    path = tmp_path_factory.mktemp("layer") / "layer.npz"
+    np.savez(path, x=(images / 255).astype(np.float32), w=load_file(trained_weights)["0.weight"].T)
+    return path

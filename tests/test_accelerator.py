@@ -26,11 +26,11 @@ def samples(tmp_path, dataset):
 
 @pytest.mark.parametrize("stall", [0.0, 0.3])
 @pytest.mark.parametrize("simulator", simulators())
-def test_driver_over_cocotb(simulator, stall, samples, dataset, root):
+def test_driver_over_cocotb(simulator, stall, samples, dataset, trained_weights):
     for config, widths, images, batch in CASES[simulator]:
         build_and_run(generate(named_config(config)), "accelerator", name=MODULE, simulator=simulator, parameters={
             "config": config, "widths": widths, "images": images, "batch": batch, "stall": stall,
-            "data": str(samples), "weights": str(root / "tests" / "data" / "mnist-784-128-10.safetensors"),
+            "data": str(samples), "weights": str(trained_weights),
             "mnist": dataset.test_x[0].size == 784})
 
 

@@ -8,10 +8,10 @@ from macaw_sim.runner import run_cocotb, simulators
 
 @pytest.mark.parametrize("simulator", simulators())
 @pytest.mark.parametrize("name", ["n4", "n16"])
-def test_mac_array(name, simulator):
+def test_mac_array(name, simulator, trained_layer):
     config = named_config(name)
     run_cocotb(MacArray(config=config), "mac_array", name="mac_array", simulator=simulator,
-               parameters={"size": config.size, "tiles": 40})
+               parameters={"size": config.size, "tiles": 40, "npz": str(trained_layer)})
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8, 16, 32])

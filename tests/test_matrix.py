@@ -41,11 +41,11 @@ class MatrixWithMemories(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("simulator", simulators())
-@pytest.mark.parametrize(("name", "instructions"), [("n4", 60), ("n8", 30)])
-def test_matrix(name, instructions, simulator):
+@pytest.mark.parametrize(("name", "instructions", "simulator"), [
+    *(("n4", 60, simulator) for simulator in simulators()), ("n8", 30, "verilator")])
+def test_matrix(name, instructions, simulator, trained_layer):
     run_cocotb(MatrixUnit(config=named_config(name)), "matrix", name="matrix", simulator=simulator,
-               parameters={"config": name, "instructions": instructions})
+               parameters={"config": name, "instructions": instructions, "npz": str(trained_layer)})
 
 
 @pytest.mark.parametrize("simulator", simulators())

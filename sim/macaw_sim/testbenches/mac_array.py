@@ -1,6 +1,7 @@
 """MAC array: exact sums, at the promised latency, with tiles that change under the stream.
 
-Parameter ``size``; the array's ports are driven directly, weights in the same cycles as the matrix unit does.
+Parameters ``size`` and ``npz`` (a layer: inputs ``x``, weights ``w``). The array's ports are driven directly,
+weights in the same cycles as the matrix unit does.
 """
 
 import cocotb
@@ -8,6 +9,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
+from ..arithmetic import quantize_tile
 from . import generator, parameters
 
 __all__ = ["packed", "random_mantissas"]
@@ -110,3 +112,29 @@ async def reaches_both_extremes(dut):
             await bench.step()
         assert bench.sums.pop()[1] == [-128 * weight * size] * size
         assert not bench.sums
+
+
+@cocotb.test()
+async def multiplies_trained_weights(dut):
+    """Tiles of a trained layer against quantized images, through the whole reduction of one tile column."""
+    size = parameters()["size"]
+    bench = Bench(dut, size)
+    await bench.start()
+    with np.load(parameters()["npz"]) as file:
+        x, w = file["x"][:size], file["w"][:, :size]
+    total, expected = np.zeros((size, size)), []
+    for k in range(0, len(w) - size + 1, size):
+        (rows, rows_exponent), (tile, tile_exponent) = (
+            quantize_tile(np.ascontiguousarray(part, np.float32)) for part in (x[:, k:k + size], w[k:k + size]))
+        for row in range(size):
+            await bench.step(weights=tile[row], weight_row=row)
+        for number, row in enumerate(rows):
+            await bench.step(row, first=number == 0)
+        products = rows.astype(int) @ tile.astype(int)
+        expected += products.tolist()
+        total += products * 2.0 ** (int(rows_exponent) + int(tile_exponent))
+    for _ in range(size + 4):
+        await bench.step()
+    assert [sums for _, sums in bench.sums] == expected
+    exact = x[:, :k + size] @ w[:k + size]
+    assert np.abs(total - exact).max() < 0.05 * np.abs(exact).max()
