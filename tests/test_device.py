@@ -120,6 +120,21 @@ def test_timeout_aborts_and_the_device_works_on(device):
     assert_works(device)
 
 
+def test_device_that_does_not_become_idle_is_reset(device, monkeypatch):
+    """A burst that the memory never ends: status keeps its running bit until the reset."""
+    backend = device.backend
+    stuck, resets = [True], []
+    read, reset = backend.read_register, backend.reset
+    monkeypatch.setattr("macaw.device._DRAIN_READS", 10)
+    monkeypatch.setattr(backend, "read_register", lambda offset: (
+        read(offset) | (stuck[0] and offset == REGISTERS["status"].offset)))
+    monkeypatch.setattr(backend, "reset", lambda: (resets.append(stuck.__setitem__(0, False)), reset()))
+    with pytest.raises(WindowFault, match="instruction 0"):
+        device.run(Raw(load(0)))
+    assert len(resets) == 1
+    assert_works(device)
+
+
 @pytest.mark.parametrize("register, message", [
     ("identity", "identity register must read 0x4d434157, not 0x3: no Macaw is there"),
     ("version", "major version must be 1, not 0"),

@@ -67,12 +67,22 @@ def test_training_steps_equal_numpy_to_the_last_bit(config, samples, rng):
     ("n16", (16, 16, 16), 32, True),            # no padding at all
     ("n8", (3, 1, 2), 3, False),                # almost only padding
     ("n32", (70, 40, 33), 40, True),
+    ("n16", (7, 100, 150, 11), 100, False),     # several blocks, groups and layers at a time
+    ("n4", (16, 150, 20, 150, 3), 64, True),    # more gradients of biases at a time than rows for them
 ])
 def test_other_shapes_equal_numpy_to_the_last_bit(config, sizes, samples, pixels, rng):
     assert_steps_equal_reference(config, sizes, samples, rng, pixels)
 
 
 TIGHT = Config(size=4, vector_bank_rows=64, tile_bank_tiles=16)
+TWO_BANKS = Config(size=4, vector_banks=2, vector_bank_rows=256, tile_bank_tiles=64)
+MANY_BANKS = Config(size=16, vector_banks=8, vector_bank_rows=128, tile_banks=4, tile_bank_tiles=64, bus_bytes=32)
+
+
+@pytest.mark.parametrize("config, sizes, samples", [
+    (TWO_BANKS, (64, 150, 20, 7), 48), (MANY_BANKS, (150, 100, 11), 65), (TIGHT, (20, 150, 9), 65)])
+def test_memories_of_other_shapes(config, sizes, samples, rng):
+    assert_steps_equal_reference(config, sizes, samples, rng, steps=1)
 
 
 def test_layers_larger_than_the_memories_are_tiled(rng):

@@ -16,7 +16,7 @@ __all__ = ["Device", "Tensor"]
 
 _FIRST_ADDRESS = 4096      # address 0 stays outside the window, so that a forgotten address faults
 _ALIGNMENT = 4096
-_ABORT_CYCLES = 1 << 20
+_DRAIN_READS = 10_000      # of a register, each at least a few cycles
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Device:
         self._programs = weakref.WeakKeyDictionary()
         try:
             self._identify()
-            self._write("irq_enable", sum(bits.mask for bits in REGISTERS["irq_enable"].bits))
+            self._write("irq_enable", self._irq_mask)
         except BaseException:
             self.backend.close()
             raise
@@ -225,8 +225,10 @@ class Device:
             self._abort(control["abort"])
             raise DeviceTimeout(f"the program did not end within {limit} cycles and was aborted; "
                                 "allow more with max_cycles, or look for slow memory")
-        if self._bits("status")["fault"]:
-            raise self._fault(tensor)
+        fault = self._fault(tensor) if self._bits("status")["fault"] else None
+        self._drain()
+        if fault is not None:
+            raise fault
         return {name: self._read(name) for name in COUNTERS}
 
     @property
@@ -246,9 +248,16 @@ class Device:
 
     def _abort(self, mask):
         self._write("control", mask)
-        if not self.backend.wait_interrupt(_ABORT_CYCLES):
-            self.backend.reset()
-            self._write("irq_enable", self._irq_mask)
+        self._drain()
+
+    def _drain(self):
+        """Wait until the device is idle: after a fault or an abort it lets outstanding bursts end first. One that
+        does not become idle is reset."""
+        for _ in range(_DRAIN_READS):
+            if not self._bits("status")["running"]:
+                return
+        self.backend.reset()
+        self._write("irq_enable", self._irq_mask)
 
     def _fault(self, tensor):
         index = self._read("fault_instruction")

@@ -6,6 +6,7 @@ tiles of N, gathered into groups of up to ten tiles. Vector operands are float32
 panel is one group of features by one block of the batch, or by one group of outputs.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,7 +142,9 @@ class Plan:
         pairs, self.softmax = describe(network)
         self.device, self.config = device, device.config
         config, n = device.config, device.config.size
-        most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 48), config.tile_bank_tiles // 4))
+        # A panel of weights has up to the square of this many tiles.
+        most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 48),
+                          math.isqrt(len(self.stationary) * config.tile_bank_tiles // 2)))
         sizes = [pairs[0][0].in_features, *(linear.out_features for linear, _ in pairs)]
         boundaries = [Boundary.of(size, config, first=i == 0, most=most) for i, size in enumerate(sizes)]
         self._tensors = []

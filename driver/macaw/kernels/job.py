@@ -93,6 +93,9 @@ class Job(Context):
     training : bool
     kept : bool
         The weights are on chip, where the training step before left them.
+    thrift : int
+        0: work ahead wherever it saves time. 1: one thing after the other, with less on chip at a time. 2: and the
+        smallest blocks.
 
     Attributes
     ----------
@@ -108,10 +111,10 @@ class Job(Context):
         The outputs go through a softmax.
     """
 
-    def __init__(self, plan, workspace, samples, pixels, training, kept=False):
+    def __init__(self, plan, workspace, samples, pixels, training, kept=False, thrift=0):
         super().__init__(plan.config)
         self.plan, self.workspace, self.samples = plan, workspace, samples
-        self.pixels, self.training = pixels, training
+        self.pixels, self.training, self.thrift = pixels, training, thrift
         self.softmax = training or plan.softmax
         self.resident = training and plan.weights_fit(workspace.samples)
         if self.resident:
@@ -138,7 +141,11 @@ class Job(Context):
         """Tiles of each block of the batch. The last block is small: its softmax runs while the weight gradients of the
         others fill the array. The others are large, but fit the banks."""
         n, config = self.n, self.config
-        most, last = max(1, _MOST_SAMPLES // n), max(1, _LAST_SAMPLES // n)
+        group = max(len(group) for layer in self.plan.layers for group in (*layer.x.groups, *layer.y.groups))
+        streamed = len(self.plan.streamed) * config.tile_bank_tiles
+        most, last = max(1, min(_MOST_SAMPLES // n, streamed // (4 * group))), max(1, _LAST_SAMPLES // n)
+        if self.thrift > 1:
+            most = 1
         if self.softmax:
             # Half of the rows should remain for everything else, a quarter must.
             tiles, room = self.plan.layers[-1].y.tiles, config.vector_rows // 2

@@ -89,8 +89,12 @@ class Offsets:
         return start is not None
 
     def prepare(self, layer, batch, group):
-        """Emit the sums of a group with the bias in all of them, ahead of time."""
-        job, sums, begun = self._job, self.new(layer, batch, group), False
+        """Emit the sums of a group with the bias in all of them, ahead of time, if there is room."""
+        job = self._job
+        logits = job.softmax and layer is job.plan.layers[-1]
+        if not logits and (job.thrift or job.room_for_sums() < len(group) * batch.pitch):
+            return
+        sums, begun = self.new(layer, batch, group), False
         for first in [part for part in layer.y.groups if part.start in group]:
             start = self._start(layer, first)
             if start is None:

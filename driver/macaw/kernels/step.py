@@ -6,15 +6,14 @@ layers, the softmax and back; while the last block does so, the weight gradients
 
 from macaw_hw.isa import DataFormat, VectorOp
 
+from ..memory import OutOfMemory
 from .backward import OffsetGradients, activation_done, from_loss, quantize_gradient, through_activation
 from .context import Block, Context, alternate, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
 from .loss import cross_entropy, losses, softmax, store_rows, targets
-from .update import chunks, load_weights, update_offsets, update_weights, weight_gradient
+from .update import Prefetch, chunks, load_weights, update_offsets, update_weights, weight_gradient
 
-_RESERVED_SUMS = 256
-"""Rows for sums that the weight gradients leave to the last block's input gradients."""
 _REST_OPERATIONS = 6
 """Vector instructions for other purposes between one chunk's update and the next."""
 
@@ -70,7 +69,7 @@ class _Network:
         batches = self.job.batches
         interleave(self.front(batches[0]))
         for batch, following in zip(batches, batches[1:], strict=False):
-            if self._ends(self.job.plan.layers[0]):
+            if self.job.thrift or self._ends(self.job.plan.layers[0]):
                 interleave(self.tail(batch))
                 interleave(self.front(following))
             else:
@@ -116,8 +115,10 @@ class _Network:
         self.job.free(sums)
 
     def _later(self, batch, thread):
-        """Run the thread now, or for the last block, put it off."""
-        if batch is self.job.batches[-1]:
+        """Run the thread now, or for the last block, put it off as long as there is plenty of room."""
+        job = self.job
+        plenty = job.room_for_sums() > len(job.sums) * job.config.vector_bank_rows // 2
+        if batch is job.batches[-1] and plenty and not job.thrift:
             self.deferred.append(thread)
         else:
             yield from thread
@@ -134,11 +135,24 @@ def inference_program(plan, workspace, samples, pixels):
     pixels : bool
         The input is uint8.
     """
-    job = Job(plan, workspace, samples, pixels, training=False)
+    return _with_thrift(lambda thrift: _inference(Job(plan, workspace, samples, pixels, False, thrift=thrift)))
+
+
+def _inference(job):
     network = _Network(job)
     network.run()
     interleave(network.tail(job.batches[-1]))
     return job.program
+
+
+def _with_thrift(build):
+    """A program with as much work ahead as the memories allow."""
+    for thrift in (0, 1):
+        try:
+            return build(thrift)
+        except OutOfMemory:
+            pass
+    return build(2)
 
 
 def training_program(plan, workspace, samples, pixels, rate, kept=False):
@@ -147,17 +161,23 @@ def training_program(plan, workspace, samples, pixels, rate, kept=False):
     Where :meth:`Plan.weights_fit`, the new tiles of the weights are left on chip alone. ``kept`` says that they are
     still there from a step before; otherwise they are loaded from their homes.
     """
-    job = Job(plan, workspace, samples, pixels, training=True, kept=kept)
+    return _with_thrift(lambda thrift: _training(Job(plan, workspace, samples, pixels, True, kept, thrift), rate))
+
+
+def _training(job, rate):
+    plan = job.plan
     network = _Network(job)
     network.run()
     *earlier, last = job.batches
     todo, started = chunks(job), {}
+    # What the last block may need at a time.
+    reserved = 2 * last.pitch * max(len(group) for layer in plan.layers for group in layer.y.groups)
 
     def begin():
         """The weight gradients of all blocks but the last, as far as there is room for sums; with the weights, as far
         as there is room for them."""
         for chunk in todo if earlier else ():
-            if job.room_for_sums() < chunk.rows + _RESERVED_SUMS:
+            if job.thrift or job.room_for_sums() < chunk.rows + reserved:
                 return
             sums = Block(job.allocate_sums(chunk.rows), chunk.rows, pitch=chunk.rows)
             started[chunk] = sums, load_weights(job, chunk, anyway=False)
@@ -165,6 +185,7 @@ def training_program(plan, workspace, samples, pixels, rate, kept=False):
 
     def finish():
         """All weight gradients to their ends, with the updates."""
+        prefetch = Prefetch(job, todo)
         for chunk in todo:
             if chunk in started:
                 sums, weights = started[chunk]
@@ -174,6 +195,7 @@ def training_program(plan, workspace, samples, pixels, rate, kept=False):
                 blocks = job.batches
             for _ in weight_gradient(job, chunk, blocks, sums, begun=chunk in started):
                 pass
+            prefetch.ahead(chunk)
             update_weights(job, chunk, sums, weights, rate)
             yield
 

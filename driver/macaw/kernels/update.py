@@ -10,7 +10,7 @@ from macaw_hw.isa import DataFormat, VectorOp
 
 from .context import Block
 
-__all__ = ["Chunk", "chunks", "load_weights", "update_offsets", "update_weights", "weight_gradient"]
+__all__ = ["Chunk", "Prefetch", "chunks", "load_weights", "update_offsets", "update_weights", "weight_gradient"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,41 @@ def chunks(job):
     return [Chunk(layer, x_group, y_group, tile, layer.x.rows(x_group, job.n))
             for layer in job.plan.layers[::-1] for x_group in layer.x.groups[::-1] for y_group in layer.y.groups
             for tile in y_group]
+
+
+class Prefetch:
+    """Brings the inputs of a group's weight gradients on chip while the array works on the group before.
+
+    Parameters
+    ----------
+    job : Job
+    todo : list of Chunk
+        All chunks in their order.
+    """
+
+    def __init__(self, job, todo):
+        self._job, self._order, self._until = job, [], {}
+        groups = {}
+        for chunk in todo:
+            groups.setdefault((chunk.layer.index, chunk.x_group.start), []).append(chunk)
+        room = len(job.plan.streamed) * job.config.tile_bank_tiles
+        batches = len(job.batches)
+        for position, members in enumerate(groups.values()):
+            layer, x_group = members[0].layer, members[0].x_group
+            panels = [job.x[layer.index].panel(batch, x_group) for batch in job.batches]
+            self._order += panels
+            # While one group is in use, the next comes; a third is to have room as well.
+            fits = 3 * sum(panel.count for panel in panels) <= room and not job.thrift
+            for i, chunk in enumerate(members):
+                share = batches * (i + 1) // len(members) if fits else 0
+                self._until[chunk] = (position + 1) * batches + share
+        self._done = 0
+
+    def ahead(self, chunk):
+        """Emit the loads that are due with a chunk."""
+        for panel in self._order[self._done:self._until[chunk]]:
+            self._job.tiles.get(panel)
+        self._done = max(self._done, self._until[chunk])
 
 
 def weight_gradient(job, chunk, batches, sums, begun):
