@@ -9,6 +9,7 @@ from .axi import ReadArbiter
 from .control import AxiLite, Control
 from .dma_load import LoadUnit
 from .dma_store import StoreUnit
+from .events import EVENTS
 from .fetch import Fetch
 from .interfaces import AxiRead, AxiWrite
 from .isa import Queue
@@ -41,6 +42,8 @@ class Accelerator(wiring.Component):
     Parameters
     ----------
     config : Config
+    observe : bool
+        With the port ``events``, for a simulator; nothing else differs.
 
     Members
     -------
@@ -48,10 +51,12 @@ class Accelerator(wiring.Component):
     m_axi_* : AXI4 master, ``bus_bytes`` wide; read ids 0 (loads) and 1 (instructions), write id 0
     irq : Out(1)
         Level, high while an enabled event is pending.
+    events : Out(30)
+        What the units do in this cycle: bits named by `events.EVENTS`, the lowest first.
     """
 
-    def __init__(self, *, config):
-        self._config = config
+    def __init__(self, *, config, observe=False):
+        self._config, self._observed = config, observe
         id_members = {f"m_axi_{channel}id": direction(_ID_WIDTH) for channel, direction in
                       (("aw", Out), ("b", In), ("ar", Out), ("r", In))}
         fixed = {f"m_axi_{channel}{name}": Out(width) for channel in ("aw", "ar") for name, width in
@@ -61,12 +66,16 @@ class Accelerator(wiring.Component):
             **{f"m_axi_{name}": member for signature in (AxiWrite(config), AxiRead(config))
                for name, member in signature.members.items()},
             **id_members, **fixed,
-            "irq": Out(1),
+            "irq": Out(1), **({"events": Out(len(EVENTS))} if observe else {}),
         })
 
     @property
     def config(self):
         return self._config
+
+    @property
+    def observe(self):
+        return self._observed
 
     def elaborate(self, platform):
         m = Module()
@@ -156,3 +165,16 @@ class Accelerator(wiring.Component):
                     *(port.valid & port.ready for port in ports),
                     *(unit.control.done for unit in units.values()))
         m.d.comb += control.progress.eq(moved.any())
+        if self.observe:
+            self._show(m, control, sequencer, units)
+
+    def _show(self, m, control, sequencer, units):
+        """The port ``events``."""
+        bits = {"running": control.running, "fetch_blocked": sequencer.blocked}
+        for queue, unit in units.items():
+            instruction = unit.control.instruction
+            bits |= {f"{queue.name.lower()}_{name}": bit for name, bit in (
+                ("waiting", sequencer.waiting[queue]), ("offered", instruction.valid),
+                ("issued", instruction.valid & instruction.ready),
+                *((kind, getattr(unit.control, kind)) for kind in ("done", "busy", "wait_memory", "wait_other")))}
+        m.d.comb += self.events.eq(Cat(bits[name] for name in EVENTS))

@@ -16,14 +16,16 @@ MODULE = "macaw"
 
 
 @cache
-def generate(config):
+def generate(config, observe=False):
     """Verilog of the accelerator: the same configuration gives the same bytes, on every machine.
 
     Parameters
     ----------
     config : Config
+    observe : bool
+        With the port ``events`` of `Accelerator`.
     """
-    return fold_memory_init(verilog.convert(Accelerator(config=config), name=MODULE, emit_src=False,
+    return fold_memory_init(verilog.convert(Accelerator(config=config, observe=observe), name=MODULE, emit_src=False,
                                             strip_internal_attrs=True))
 
 

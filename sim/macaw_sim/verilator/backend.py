@@ -58,6 +58,8 @@ class VerilatorBackend:
         First and last cycle to record, as `cycles` counts.
     verilog : str, optional
         Verilog with the top module ``macaw`` to simulate instead of that generated for ``config``.
+    observe : bool
+        Keep a log of what the units do, for `take_events`. It needs a build of its own.
 
     Attributes
     ----------
@@ -82,7 +84,8 @@ class VerilatorBackend:
                  write_latency: int = 20, read_bandwidth: float = 1.0, write_bandwidth: float = 1.0,
                  stalls: float = 0.0, outstanding: int = 16, reorder: bool = False, interleave: bool = False,
                  seed: int = 0, threads: int = 1, waveform: str | Path | None = None,
-                 waveform_cycles: tuple[int, int] = (0, _FOREVER), verilog: str | None = None):
+                 waveform_cycles: tuple[int, int] = (0, _FOREVER), verilog: str | None = None,
+                 observe: bool = False):
         self._device = None
         self.config = config
         if dram_bytes <= 0 or dram_bytes % _PAGE:
@@ -97,8 +100,8 @@ class VerilatorBackend:
             reorder=bool(reorder), interleave=bool(interleave))
         _whole("threads", threads, 1, 64)
         self.waveform, format = _waveform(waveform)
-        text = cached_verilog(config) if verilog is None else verilog
-        self._library = _load(build_library(text, waveform=format, threads=threads))
+        text = cached_verilog(config, observe) if verilog is None else verilog
+        self._library = _load(build_library(text, waveform=format, threads=threads, observe=observe))
         if self._library.macaw_bus_bytes() != config.bus_bytes:
             raise ValueError(f"the Verilog has a bus of {self._library.macaw_bus_bytes()} bytes, "
                              f"not the {config.bus_bytes} of config.bus_bytes")
@@ -178,6 +181,15 @@ class VerilatorBackend:
         self._library.macaw_statistics(self._open(), ctypes.byref(counts))
         return {name: getattr(counts, name) for name in _COUNTS}
 
+    def take_events(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the units did since the last call, with ``observe``: cycles in which it changed, and from
+        each of them on the bits of `macaw_hw.events.EVENTS`. The last entry is all zero."""
+        device = self._open()
+        count = self._library.macaw_events(device, None)
+        entries = np.zeros((count, 2), np.uint64)
+        self._library.macaw_events(device, entries.ctypes.data)
+        return entries[:, 0].astype(np.int64), entries[:, 1].astype(np.uint32)
+
     def _open(self):
         if self._device is None:
             raise RuntimeError("the backend is closed")
@@ -232,6 +244,7 @@ _PROTOTYPES = {
     "macaw_clear_errors": (None, ctypes.c_void_p),
     "macaw_silent_after": (None, ctypes.c_void_p, ctypes.c_uint64),
     "macaw_statistics": (None, ctypes.c_void_p, ctypes.c_void_p),
+    "macaw_events": (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p),
     "macaw_record": (ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64),
 }
 

