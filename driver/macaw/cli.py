@@ -1,4 +1,4 @@
-"""The command ``macaw``: train, eval, verilog, info."""
+"""The command ``macaw``: train, eval, bench, trace, verilog, info."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ import click
 from macaw_hw.config import CONFIGS
 
 from .errors import MacawError
+from .workloads import HARDWARE, WORKLOADS
 
 __all__ = ["main"]
 
@@ -123,6 +124,43 @@ def evaluate(**options):
     from .commands import evaluate
 
     evaluate(**options)
+
+
+_LATENCY = click.IntRange(1, 100_000)
+
+
+@cli.command()
+@click.option("--work", "works", type=click.Choice(list(WORKLOADS)), multiple=True,
+              help="What to measure; may be repeated.")
+@click.option("--config", "configs", type=click.Choice(list(HARDWARE)), multiple=True,
+              help="On which configuration; may be repeated.  [default: the cases that have a bar]")
+@click.option("--latency", "latencies", type=_LATENCY, multiple=True, metavar="CYCLES",
+              help="Read latency of the memory; may be repeated.  [default: 40]")
+@click.option("--seconds", type=click.FloatRange(min=0), default=20, show_default=True,
+              help="How long to measure the speed of the simulation of each configuration; 0 skips it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="JSON file; the roofline goes beside it as PNG.  [default: build/runs/bench/bench.json]")
+def bench(**options):
+    """Measure cycles on the RTL beside their limits, and the speed of the simulation."""
+    from .commands import bench
+
+    bench(**options)
+
+
+@cli.command()
+@click.option("--work", type=click.Choice(list(WORKLOADS)), default="train-64", show_default=True,
+              help="What to record, once it is in its steady state.")
+@click.option("--config", type=click.Choice(list(HARDWARE)), default="n16", show_default=True,
+              help="Configuration of the accelerator.")
+@click.option("--latency", type=_LATENCY, default=40, show_default=True, metavar="CYCLES",
+              help="Read latency of the memory.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for trace.json and timeline.png.  [default: build/runs/trace-WORK-CONFIG]")
+def trace(**options):
+    """Record when each instruction waits, runs and stalls, and why."""
+    from .commands import trace
+
+    trace(**options)
 
 
 @cli.command()

@@ -1,5 +1,6 @@
-"""What the commands ``train``, ``eval`` and ``info`` do, apart from reading their options."""
+"""What the commands ``train``, ``eval``, ``bench``, ``trace`` and ``info`` do, apart from reading their options."""
 
+import json
 import sys
 import time
 from dataclasses import asdict
@@ -12,14 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import data, nn, optim
+from . import bench as benchmark
+from . import data, nn, optim, plots
 from .device import Device
-from .files import writable_folder
+from .files import writable_folder, write_atomically
 from .runs import Run, Settings, classifier, confusion_matrix, evaluate_in_parts
+from .trace import TracedDevice, chrome
 from .trainer import Trainer
 from .weights import load_weights
+from .workloads import HARDWARE, WORKLOADS
 
-__all__ = ["evaluate", "info", "train"]
+__all__ = ["bench", "evaluate", "info", "trace", "train"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
@@ -83,6 +87,82 @@ def evaluate(*, weights, dataset, folder, limit, batch_size, config, backend):
               f"{result.cycles / seconds / 1000:.0f} kHz.")
     else:
         print(_NO_CYCLES)
+
+
+def bench(*, works, configs, latencies, seconds, output):
+    """Measure, print the tables, write JSON and the roofline."""
+    cases = [case for case in benchmark.CASES if not configs and (not works or case[0] in works)]
+    if configs or not cases:
+        cases = [(work, config) for config in configs or ("n16",) for work in works or WORKLOADS]
+    output = Path(output or tools.output_directory("runs", "bench") / "bench.json")
+    writable_folder(output.parent)
+    tools.verilator_environment()
+    measurements = []
+    for latency in latencies or (40,):
+        for work, config in cases:
+            print(f"Measuring {work} on {config}, read latency {latency} ...", file=sys.stderr, flush=True)
+            measurements.append(benchmark.measure(work, config, latency))
+    speeds = []
+    for config in dict.fromkeys(config for _, config in cases) if seconds else ():
+        print(f"Measuring the speed of the simulation of {config} ...", file=sys.stderr, flush=True)
+        speeds.append(benchmark.speed(config, seconds))
+    write_atomically(output, json.dumps(benchmark.report(measurements, speeds), indent=1) + "\n")
+    picture = output.with_suffix(".png")
+    write_atomically(picture, plots.roofline(
+        [(m.work, m.config, m.intensity, m.useful_macs / m.cycles) for m in measurements],
+        {config: HARDWARE[config] for _, config in cases}, "Measured on the RTL, doorbell to interrupt"))
+    _bench_tables(measurements, speeds)
+    print(f"Wrote {_shown(output)} and {_shown(picture)}.")
+
+
+def _bench_tables(measurements, speeds):
+    table = _table("Cycles from doorbell to interrupt, steady state", "work", "config", "latency", "cycles", "limit",
+                   "of", "ratio", "bar", "MAC utilization", "kHz")
+    for m in measurements:
+        bar = "" if m.bar is None else f"{m.bar} {'met' if m.cycles <= m.bar else 'missed'}"
+        table.add_row(m.work, m.config, str(m.latency), str(m.cycles), f"{m.limit:.0f}", m.limit_part,
+                      f"{m.ratio:.3f}", bar, f"{m.utilization:.1%}", f"{m.khz:.0f}")
+    console.print(table)
+    pairs = benchmark.anchors(measurements)
+    if pairs:
+        table = _table("Beside other systems", "system", "its work", "cycles", "utilization", "Macaw", "cycles",
+                       "utilization")
+        for anchor, m in pairs:
+            table.add_row(anchor.system, anchor.work, str(anchor.cycles or ""), f"{anchor.utilization:.1%}",
+                          f"{m.work}, {m.config}", str(m.cycles), f"{m.utilization:.1%}")
+        console.print(table)
+    for s in speeds:
+        print(f"Simulation of {s.config} in training: {s.khz:.0f} kHz; the bare array {s.array_khz:.0f} kHz (ratio "
+              f"{s.ratio:.2f}); {s.inside:.1%} of the time inside the simulator.")
+    if speeds:
+        print("Others under Verilator: " + ", ".join(f"{name} {khz} kHz" for name, khz in benchmark.SIMULATORS) + ".")
+
+
+def trace(*, work, config, latency, output):
+    """Record one run, write the trace and the timeline, print what each unit did."""
+    output = writable_folder(output or tools.output_directory("runs", f"trace-{work}-{config}"))
+    tools.verilator_environment()
+    workload = WORKLOADS[work]
+    print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...", flush=True)
+    with TracedDevice(HARDWARE[config], dram_bytes=workload.memory, read_latency=latency) as device:
+        workload.prepare(device)()
+        recording = device.recording
+    write_atomically(output / "trace.json", chrome(recording))
+    utilization = workload.macs / (recording.cycles * recording.config.peak_macs)
+    write_atomically(output / "timeline.png", plots.timeline(
+        recording, f"{workload.title} on {config}: {recording.cycles} cycles, MAC utilization {utilization:.1%}"))
+    table = _table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "at work",
+                   "stalls: memory", "stalls: other", "waits for token", "idle")
+    for queue, states in recording.states.items():
+        lost = [states[name].sum() for name in plots.NO_WORK]
+        table.add_row(queue.name.lower(), str(len(recording.by_queue[queue])),
+                      *(f"{count / recording.cycles:.1%}" for count in (recording.cycles - sum(lost), *lost)))
+    console.print(table)
+    print(f"Wrote trace.json (for https://ui.perfetto.dev or chrome://tracing) and timeline.png to {_shown(output)}.")
+
+
+def _table(title, *columns):
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE)
 
 
 def info(name):
