@@ -27,6 +27,7 @@ __all__ = ["bench", "evaluate", "info", "trace", "train"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
+_TABLE_WIDTH = 140      # where the output is no terminal
 _DRAM_BYTES = 512 << 20     # for large batches; what is never touched takes no memory of the host
 _NO_CYCLES = "The emulator counts no cycles; --backend verilator does."
 
@@ -117,20 +118,21 @@ def bench(*, works, configs, latencies, seconds, output):
 
 def _bench_tables(measurements, speeds):
     table = _table("Cycles from doorbell to interrupt, steady state", "work", "config", "latency", "cycles", "limit",
-                   "of", "ratio", "bar", "MAC utilization", "kHz")
+                   "of", "ratio", "utilization", "bar", "kHz")
     for m in measurements:
         bar = "" if m.bar is None else f"{m.bar} {'met' if m.cycles <= m.bar else 'missed'}"
         table.add_row(m.work, m.config, str(m.latency), str(m.cycles), f"{m.limit:.0f}", m.limit_part,
-                      f"{m.ratio:.3f}", bar, f"{m.utilization:.1%}", f"{m.khz:.0f}")
-    console.print(table)
+                      f"{m.ratio:.3f}", f"{m.utilization:.1%}", bar, f"{m.khz:.0f}")
+    _print(table)
     pairs = benchmark.anchors(measurements)
     if pairs:
         table = _table("Beside other systems", "system", "its work", "cycles", "utilization", "Macaw", "cycles",
-                       "utilization")
+                       "utilization", "better")
         for anchor, m in pairs:
             table.add_row(anchor.system, anchor.work, str(anchor.cycles or ""), f"{anchor.utilization:.1%}",
-                          f"{m.work}, {m.config}", str(m.cycles), f"{m.utilization:.1%}")
-        console.print(table)
+                          f"{m.work}, {m.config}", str(m.cycles), f"{m.utilization:.1%}",
+                          f"{m.utilization / anchor.utilization:.2f} x")
+        _print(table)
     for s in speeds:
         print(f"Simulation of {s.config} in training: {s.khz:.0f} kHz; the bare array {s.array_khz:.0f} kHz (ratio "
               f"{s.ratio:.2f}); {s.inside:.1%} of the time inside the simulator.")
@@ -151,18 +153,22 @@ def trace(*, work, config, latency, output):
     utilization = workload.macs / (recording.cycles * recording.config.peak_macs)
     write_atomically(output / "timeline.png", plots.timeline(
         recording, f"{workload.title} on {config}: {recording.cycles} cycles, MAC utilization {utilization:.1%}"))
-    table = _table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "at work",
-                   "stalls: memory", "stalls: other", "waits for token", "idle")
+    table = _table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "works",
+                   "stalls: memory", "stalls: other", "waits for token", "nothing to do")
     for queue, states in recording.states.items():
         lost = [states[name].sum() for name in plots.NO_WORK]
         table.add_row(queue.name.lower(), str(len(recording.by_queue[queue])),
                       *(f"{count / recording.cycles:.1%}" for count in (recording.cycles - sum(lost), *lost)))
-    console.print(table)
+    _print(table)
     print(f"Wrote trace.json (for https://ui.perfetto.dev or chrome://tracing) and timeline.png to {_shown(output)}.")
 
 
 def _table(title, *columns):
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE)
+
+
+def _print(table):
+    Console(highlight=False, width=None if console.is_terminal else _TABLE_WIDTH).print(table)
 
 
 def info(name):
