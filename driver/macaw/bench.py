@@ -70,7 +70,7 @@ class Measurement:
     intensity : float
         Useful MACs per byte on the bus, both directions.
     khz : float
-        Simulated cycles per second of wall time.
+        Simulated cycles per second of wall time in the simulator.
     counters : dict of str to int
     """
     work: str
@@ -102,9 +102,9 @@ def measure(work, config, latency=_BAR_LATENCY, workload=None):
     workload, hardware = workload or WORKLOADS[work], HARDWARE[config]
     with Device(hardware, backend="verilator", dram_bytes=workload.memory, read_latency=latency) as device:
         run = workload.prepare(device)
-        start, before = time.perf_counter(), device.backend.cycles
+        seconds, simulated = device.backend.seconds, device.backend.cycles
         counters = run()
-        seconds, simulated = time.perf_counter() - start, device.backend.cycles - before
+        seconds, simulated = device.backend.seconds - seconds, device.backend.cycles - simulated
     limit, cycles = workload.limit(hardware), counters["cycles"]
     traffic = (counters["beats_read"] + counters["beats_written"]) * hardware.bus_bytes
     return Measurement(
