@@ -1,10 +1,9 @@
-"""The whole accelerator: the driver over cocotb, with real weights; random programs against the emulator."""
+"""The whole accelerator: the driver over cocotb, with real weights."""
 
 import numpy as np
 import pytest
 from macaw_hw.config import named_config
 from macaw_hw.verilog import MODULE, generate
-from macaw_sim import fuzz
 from macaw_sim.runner import build_and_run, simulators
 
 CASES = {
@@ -32,8 +31,3 @@ def test_driver_over_cocotb(simulator, stall, samples, dataset, trained_weights)
             "config": config, "widths": widths, "images": images, "batch": batch, "stall": stall,
             "data": str(samples), "weights": str(trained_weights),
             "mnist": dataset.test_x[0].size == 784})
-
-
-@pytest.mark.parametrize("config, programs", [("n4", 150), ("n8", 60), ("n16", 30)])
-def test_random_programs(config, programs, seed):
-    fuzz.campaign(named_config(config), programs=programs, length=40, seed=seed, options=fuzz.timing(seed))

@@ -1,0 +1,173 @@
+"""Many programs on the RTL and on the emulator; what differs is shrunk and saved."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from macaw_hw.config import CONFIGS, Config, named_config
+from macaw_hw.isa import Queue
+
+from ..backend import create_backend
+from ..tools import output_directory
+from ..verilator.backend import ProtocolError
+from .case import Case, Local, Mismatch, compare, counters, image_bytes, listing
+from .coverage import Coverage
+from .generator import Generator, dump_case
+from .illegal import KINDS, illegal_case, overflow_case
+from .judge import judge
+from .shrink import shrink
+
+__all__ = ["Failure", "legal", "illegal", "replay", "timing"]
+
+_FAILURES = (Mismatch, ProtocolError)
+_DUMP_EVERY = 20
+_SEEDS = 4
+
+
+class Failure(AssertionError):
+    """A mismatch, with the file that repeats it.
+
+    Attributes
+    ----------
+    path : Path or None
+    """
+
+    def __init__(self, message, path=None):
+        super().__init__(message)
+        self.path = path
+
+
+def timing(seed: int) -> dict:
+    """Options of the memory model, drawn from a seed."""
+    draw = random.Random(seed)
+    return {"read_latency": draw.choice([1, 2, 7, 40, 150]), "write_latency": draw.choice([1, 5, 20, 100]),
+            "read_bandwidth": draw.choice([1.0, 1.0, 0.5, 0.11]), "write_bandwidth": draw.choice([1.0, 1.0, 0.6]),
+            "stalls": draw.choice([0.0, 0.1, 0.4]), "outstanding": draw.choice([1, 2, 16]),
+            "reorder": draw.random() < 0.5, "interleave": draw.random() < 0.5}
+
+
+def device(config: Config, seed: int, options: dict, verilog: str | None = None):
+    """The RTL with a memory that has room for every case."""
+    return create_backend("verilator", config, dram_bytes=image_bytes(config), seed=seed, verilog=verilog, **options)
+
+
+def legal(config: Config, *, programs: int, seed: int, options: dict | None = None, length: int | None = None,
+          verilog: str | None = None, coverage: Coverage | None = None, save: bool = True) -> None:
+    """Compare ``programs`` random legal programs: registers and memory after each, local memories now and then.
+
+    Parameters
+    ----------
+    seed : int
+        Of the programs, and of the memory's ``options`` unless given.
+    length : int, optional
+        Instructions of a program; by default drawn for each.
+    verilog : str, optional
+        Instead of that generated for ``config``.
+    save : bool
+        Shrink and save a failure.
+
+    Raises
+    ------
+    Failure
+        On the first difference.
+    """
+    options = timing(seed) if options is None else options
+    generator, dump = Generator(config, seed), dump_case(config)
+    rtl = device(config, seed, options, verilog)
+    emulator = create_backend("emulator", config, dram_bytes=image_bytes(config))
+    recent: list[Case] = []
+    try:
+        for number in range(programs):
+            local = Local.of(generator.state)
+            case = generator.case(length)
+            recent = [*recent[-_DUMP_EVERY:], replace(case, local=local)]
+            try:
+                compare(rtl, emulator, case)
+                if coverage is not None:
+                    coverage.program(case, counters(rtl))
+                if number % _DUMP_EVERY == _DUMP_EVERY - 1 or number == programs - 1:
+                    compare(rtl, emulator, dump)
+            except _FAILURES as error:
+                raise _failure(config, recent[::-1], seed, options, verilog, f"program {number}: {error}",
+                               save) from None
+    finally:
+        rtl.close()
+        emulator.close()
+
+
+def illegal(config: Config, *, programs: int, seed: int, options: dict | None = None, verilog: str | None = None,
+            kinds=KINDS, overflow: bool = True, coverage: Coverage | None = None, save: bool = True) -> None:
+    """Judge ``programs`` programs that fault, each followed by a legal one on the same device.
+
+    ``kinds`` are taken in turns; with ``overflow`` too many tokens between one pair of queues follow.
+    Other parameters and errors as for `legal`.
+    """
+    options = timing(seed) if options is None else options
+    generator = Generator(config, seed, wide=False)
+    ranges = generator.fields.regions
+    rtl = device(config, seed, options, verilog)
+    try:
+        for number in range(programs):
+            kind = kinds[number % len(kinds)]
+            bad = illegal_case(generator, kind, int(generator.rng.integers(1, 30)))
+            local = Local.of(generator.state)
+            good = replace(generator.case(int(generator.rng.integers(1, 8))), local=local)
+            _judge_all(rtl, (bad, good), ranges, config, seed, options, verilog, f"program {number} ({kind})", save,
+                       coverage)
+        if overflow:
+            source, target = (Queue(int(queue)) for queue in generator.rng.permutation(len(Queue))[:2])
+            cases = [overflow_case(generator, source, target, extra) for extra in (0, 1)]
+            _judge_all(rtl, cases, ranges, config, seed, options, verilog, "tokens", save, coverage)
+    finally:
+        rtl.close()
+
+
+def _judge_all(rtl, cases, ranges, config, seed, options, verilog, what, save, coverage):
+    for case in cases:
+        try:
+            expected, registers = judge(rtl, case, ranges)
+            if coverage is not None:
+                coverage.outcome(case, registers, expected)
+        except _FAILURES as error:
+            raise _failure(config, [case], seed, options, verilog, f"{what}: {error}", save) from None
+
+
+def _failure(config, cases, seed, options, verilog, message, save):
+    """Shrink the first of ``cases`` that fails by itself, and save it."""
+    message = f"seed {seed}: {message}"
+    if not save:
+        return Failure(message)
+    for case in cases:
+        for memory_seed in range(seed, seed + _SEEDS):
+            def fails(candidate, memory_seed=memory_seed):
+                return _difference(config, candidate, memory_seed, options, verilog) is not None
+            if fails(case):
+                case = shrink(config, case, fails)
+                return _saved(config, case, seed, memory_seed, options, message)
+    return _saved(config, cases[0], seed, seed, options, f"{message} (not repeated by this program alone)")
+
+
+def _saved(config, case, seed, memory_seed, options, message):
+    name = next(name for name, known in CONFIGS.items() if known == config)
+    path = output_directory("fuzz") / f"{name}-{seed}.npz"
+    case.save(path, config=name, seed=memory_seed, options=options, message=message)
+    return Failure(f"{message}\n{listing(case.program)}\nrepeat: python -m macaw_sim.fuzz --replay {path}", path)
+
+
+
+
+def _difference(config, case, seed, options, verilog):
+    rtl = device(config, seed, options, verilog)
+    try:
+        judge(rtl, case)
+    except _FAILURES as error:
+        return str(error)
+    finally:
+        rtl.close()
+    return None
+
+
+def replay(path: Path, verilog: str | None = None) -> str | None:
+    """Run a saved case again on a new device: the difference, or None."""
+    case, about = Case.load(path)
+    return _difference(named_config(about["config"]), case, about["seed"], about["options"], verilog)
