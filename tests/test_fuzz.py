@@ -1,4 +1,4 @@
-"""Random programs on RTL and emulator in short; the long campaigns are `make fuzz`. The checks find mutations of the RTL."""
+"""Random programs on RTL and emulator in short (`make fuzz` is the long way); the checks find mutations of the RTL."""
 
 import re
 
@@ -29,7 +29,7 @@ MUTATIONS = [
     ("macaw.sequencer.tokens", "permit__2", "1'b1", "legal"),
     ("macaw.activation.quantizer", "largest", "running", "legal"),
     ("macaw.matrix.streamer", "x__transpose", "1'b0", "legal"),
-    ("macaw.store", "axi__wstrb", "~4'h0", "legal"),
+    ("macaw", "m_axi_wstrb", "~4'h0", "legal"),
     ("macaw.activation.quantizer", "outside", "1'b0", "illegal"),
     ("macaw.store", "window_limit", None, "window"),
 ]
@@ -44,7 +44,7 @@ def mutated():
             pattern = rf"(\n  \\{re.escape(module)} +\S+ +\([^;]*?\.{signal}\()([^)]*)\)"
             text, count = re.subn(pattern, rf"\1\2 + {chosen})", text, count=1)
         else:
-            pattern = rf"(module \\{re.escape(module)} (?:(?!endmodule).)*?\n  assign {signal} = )([^;]*);"
+            pattern = rf"(module \\?{re.escape(module)} ?\((?:(?!endmodule).)*?\n  assign {signal} = )([^;]*);"
             text, count = re.subn(pattern, rf"\1{chosen} ? {wrong} : (\2);", text, count=1, flags=re.DOTALL)
         assert count, f"the Verilog has no {signal} in {module} any more: choose another mutation"
     return text

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from macaw_hw.config import CONFIGS, Config, named_config
-from macaw_hw.isa import Queue
+from macaw_hw.isa import Fault, Queue
 
 from ..backend import create_backend
 from ..tools import output_directory
@@ -14,7 +14,7 @@ from .case import Case, Local, Mismatch, compare, counters, image_bytes, listing
 from .coverage import Coverage
 from .generator import Generator, dump_case
 from .illegal import KINDS, illegal_case, overflow_case
-from .judge import judge
+from .judge import Model, judge
 from .shrink import shrink
 
 __all__ = ["Failure", "legal", "illegal", "replay", "timing"]
@@ -138,13 +138,19 @@ def _failure(config, cases, seed, options, verilog, message, save):
     if not save:
         return Failure(message)
     for case in cases:
+        clean = _clean(config, case)
         for memory_seed in range(seed, seed + _SEEDS):
-            def fails(candidate, memory_seed=memory_seed):
-                return _difference(config, candidate, memory_seed, options, verilog) is not None
+            def fails(candidate, memory_seed=memory_seed, clean=clean):
+                return _clean(config, candidate) == clean and _difference(config, candidate, memory_seed, options, verilog) is not None
             if fails(case):
                 case = shrink(config, case, fails)
                 return _saved(config, case, seed, memory_seed, options, message)
     return _saved(config, cases[0], seed, seed, options, f"{message} (not repeated by this program alone)")
+
+
+def _clean(config, case):
+    """Whether a case ends without fault: a shrunk program must not fail for another reason."""
+    return all(code == Fault.NONE for code, _, _ in Model(config, case).expect().reports)
 
 
 def _saved(config, case, seed, memory_seed, options, message):

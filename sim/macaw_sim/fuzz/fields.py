@@ -132,7 +132,8 @@ class Fields:
         run = self._count(3) if tiles else int(rng.integers(1, 4 * config.size))
         counts = [self._count(3) if rng.random() < 0.4 else 1 for _ in range(isa.LOOPS)]
         if self._far:
-            run = int(rng.integers(1, DATA_BYTES // 4 // unit - 2 * _MARGIN // unit))
+            most = DATA_BYTES // 4 // unit - 2 * _MARGIN // unit - 1
+            run = int(rng.integers(1, most)) if rng.random() < 0.8 else most - int(rng.integers(most // 8 + 1))
             counts = [1] * isa.LOOPS
         if self._extreme and not tiles and rng.random() < 0.5:
             counts, run, pack = [int(rng.integers(1000, 4096)), 1, 1, 1], 1, int(rng.integers(1, 4))
@@ -144,6 +145,8 @@ class Fields:
             return None
         reach = max(1, min(2 * run * unit, DATA_BYTES // 16 // max(counts)))
         strides = [int(rng.integers(-reach, reach + 1)) for _ in counts]
+        if rng.random() < 0.3:
+            strides[int(rng.integers(len(strides)))] = int(rng.choice([0, run * unit]))
         low = sum(min(0, (c - 1) * s) for c, s in zip(counts, strides, strict=True))
         high = sum(max(0, (c - 1) * s) for c, s in zip(counts, strides, strict=True)) + run * unit
         quarter = DATA_BYTES // 4

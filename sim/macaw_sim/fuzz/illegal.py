@@ -85,10 +85,10 @@ def _change(generator, case, kind):
         top = sum(isa._shape(field.shape)[0] for field in format.fields)
         if top == 8 * INSTRUCTION_BYTES:
             return None
-        value = int.from_bytes(encode([(format, fields)]), "little") | 1 << int(rng.integers(top, 8 * INSTRUCTION_BYTES))
-        at = index * INSTRUCTION_BYTES
-        content = case.program[:at] + value.to_bytes(INSTRUCTION_BYTES, "little") + case.program[at + INSTRUCTION_BYTES:]
-        return case.with_program(content)
+        bit = int(rng.integers(top, 8 * INSTRUCTION_BYTES))
+        content = bytearray(case.program)
+        content[index * INSTRUCTION_BYTES + bit // 8] |= 1 << bit % 8
+        return case.with_program(bytes(content))
     if not _FIELD_CHANGES[kind](generator, format, fields):
         return None
     return case.with_program(encode(decoded))
@@ -202,9 +202,13 @@ def _non_finite(generator, case, kind):
     decoded = [isa.decode(one) for one in instructions(case.program)]
     index = int(rng.integers(len(decoded)))
     format, fields = decoded[index]
-    if format.opcode != Opcode.VECTOR:
+    if format.opcode == Opcode.STORE and fields["format"] == DataFormat.FLOAT32:
+        fields["format"] = int(DataFormat.UINT8)
+    elif format.opcode == Opcode.VECTOR:
+        scalar = _INF | int(rng.integers(2)) << 31 | int(rng.integers(2))
+        fields |= {"op": int(VectorOp.FILL), "to_tile": 1, "scalar": scalar}
+    else:
         return None
-    fields |= {"op": int(VectorOp.FILL), "to_tile": 1, "scalar": _INF | int(rng.integers(2)) << 31 | int(rng.integers(2))}
     return case.with_program(encode(decoded))
 
 
