@@ -19,22 +19,22 @@ SHAPES = {
 BUSES = [(4, 4), (8, 16), (16, 32), (32, 32)]
 
 
-def run(shape, *tests, simulator="verilator"):
-    parameters = {"config": {"vector_banks": 2, "vector_bank_rows": 512, "tile_banks": 2, "tile_bank_tiles": 64,
+def run(shape, *tests, simulator="verilator", npz=None):
+    parameters = {"npz": str(npz), "config": {"vector_banks": 2, "vector_bank_rows": 512, "tile_banks": 2, "tile_bank_tiles": 64,
                              **shape}}
     run_cocotb(DmaTop(config=Config(**parameters["config"])), "dma", name="dma", parameters=parameters,
                simulator=simulator, env={"COCOTB_TEST_FILTER": "|".join(tests)} if tests else None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dma(shape):
-    run(SHAPES[shape])
+def test_dma(shape, trained_layer):
+    run(SHAPES[shape], npz=trained_layer)
 
 
 @pytest.mark.skipif("icarus" not in simulators(), reason="Icarus Verilog is not installed")
-def test_dma_in_icarus():
-    tests = ("aligns_everything.*=4", "runs_nested_loops.*=all", "reports_bus_errors.*=all", "halts_at_any_time")
-    run(SHAPES["n4"], *tests, simulator="icarus")
+def test_dma_in_icarus(trained_layer):
+    tests = ("moves_trained_weights", "aligns_everything.*=4", "runs_nested_loops.*=all", "reports_bus_errors.*=all", "halts_at_any_time")
+    run(SHAPES["n4"], *tests, simulator="icarus", npz=trained_layer)
 
 
 def run_bursts(size, bus_bytes, simulator="verilator"):

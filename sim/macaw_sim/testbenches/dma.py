@@ -6,6 +6,7 @@ from cocotb.triggers import RisingEdge
 from macaw_hw.config import Config
 from macaw_hw.isa import LOOPS, DataFormat, Fault, Opcode, encode
 
+from ..arithmetic import pack_tiles, quantize_tile
 from . import generator, parameters
 from .dma_bench import Bench, Stalls
 from .dma_model import LocalMemories, Region, bursts_of, load_events, runs, store_events
@@ -175,6 +176,29 @@ async def aligns_everything(dut, unit, stalls):
     bench.stalls = STALLS[stalls]
     program = list(alignment_program(bench, unit))
     await execute(bench, unit, program)
+
+
+@cocotb.test()
+@cocotb.parametrize(unit=["load", "store"], stalls=["none", "all"])
+async def moves_trained_weights(dut, unit, stalls):
+    """A corner of a trained layer, as rows of float32 with their stride in memory and as quantized tiles."""
+    bench = await make_bench(dut, 4)
+    bench.stalls = STALLS[stalls]
+    n, tile_bytes = bench.config.size, bench.config.tile_bytes
+    with np.load(parameters()["npz"]) as file:
+        weights = np.ascontiguousarray(file["w"][:16, :100], np.float32)
+    mantissas, exponents = quantize_tile(weights[:n, :4 * n].reshape(n, -1, n).swapaxes(0, 1))
+    if unit == "load":
+        bench.region.bytes[:weights.nbytes] = weights.view(np.uint8).ravel()
+        bench.region.bytes[weights.nbytes:][:4 * tile_bytes] = pack_tiles(mantissas, exponents).ravel()
+    else:
+        rows = weights[:, :100 // n * n].reshape(-1, n).view(np.uint32)
+        bench.local.vector[:len(rows)] = rows
+        bench.local.mantissas[:4], bench.local.exponents[:4] = mantissas, exponents
+    await execute(bench, unit, [
+        fields_of(unit, run=100, count0=16, stride0=400),
+        fields_of(unit, run=n + 1, count0=16, stride0=400, pack=1, local=8, address=BASE + 36),
+        fields_of(unit, run=4, format=DataFormat.BFP8, address=BASE + weights.nbytes)])
 
 
 @cocotb.test()
