@@ -10,8 +10,11 @@ BIN := .venv/bin
 LIMIT ?= 12800
 # A part of an epoch needs a higher learning rate than the default to get beyond 90 %.
 LR ?= 0.5
+# Random programs on RTL and emulator: make fuzz CONFIG=n16 SEED=7 COUNT=500
+SEED ?= 1
+COUNT ?= 1000
 
-.PHONY: help train eval test lint verilog docs clean distclean
+.PHONY: help train eval test lint verilog docs fuzz clean distclean
 
 help:
 	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
@@ -19,6 +22,7 @@ help:
 	@echo 'make lint      ruff and mypy'
 	@echo 'make verilog   write build/verilog/macaw_n16.v and its JSON (CONFIG=n16)'
 	@echo 'make docs      write the generated pages of docs/ again'
+	@echo 'make fuzz      random programs on RTL and emulator (CONFIG=n4 SEED=1 COUNT=1000)'
 	@echo 'make clean     empty build/; make distclean removes the virtual environment as well'
 	@echo 'ARGS="..." adds options to the command that a target runs.'
 
@@ -37,6 +41,10 @@ verilog: .venv/.runtime
 
 docs: .venv/.runtime
 	$(BIN)/python -m macaw_hw.reference docs
+
+fuzz: CONFIG = n4
+fuzz: .venv/.test
+	$(BIN)/python -m macaw_sim.fuzz --config $(CONFIG) --seed $(SEED) --count $(COUNT) $(ARGS)
 
 clean:
 	find build -mindepth 1 -maxdepth 1 ! -name .gitignore -exec rm -rf {} +

@@ -7,9 +7,9 @@ from pathlib import Path
 from macaw_hw.config import CONFIGS, Config, named_config
 from macaw_hw.isa import Fault, Queue
 
-from ..backend import create_backend
+from ..emulator import EmulatorBackend
 from ..tools import output_directory
-from ..verilator.backend import ProtocolError
+from ..verilator.backend import ProtocolError, VerilatorBackend
 from .case import Case, Local, Mismatch, compare, counters, image_bytes, listing
 from .coverage import Coverage
 from .generator import Generator, dump_case
@@ -48,7 +48,7 @@ def timing(seed: int) -> dict:
 
 def device(config: Config, seed: int, options: dict, verilog: str | None = None):
     """The RTL with a memory that has room for every case."""
-    return create_backend("verilator", config, dram_bytes=image_bytes(config), seed=seed, verilog=verilog, **options)
+    return VerilatorBackend(config, dram_bytes=image_bytes(config), seed=seed, verilog=verilog, **options)
 
 
 def legal(config: Config, *, programs: int, seed: int, options: dict | None = None, length: int | None = None,
@@ -74,7 +74,7 @@ def legal(config: Config, *, programs: int, seed: int, options: dict | None = No
     options = timing(seed) if options is None else options
     generator, dump = Generator(config, seed), dump_case(config)
     rtl = device(config, seed, options, verilog)
-    emulator = create_backend("emulator", config, dram_bytes=image_bytes(config))
+    emulator = EmulatorBackend(config, dram_bytes=image_bytes(config))
     recent: list[Case] = []
     try:
         for number in range(programs):
@@ -141,7 +141,8 @@ def _failure(config, cases, seed, options, verilog, message, save):
         clean = _clean(config, case)
         for memory_seed in range(seed, seed + _SEEDS):
             def fails(candidate, memory_seed=memory_seed, clean=clean):
-                return _clean(config, candidate) == clean and _difference(config, candidate, memory_seed, options, verilog) is not None
+                same = _clean(config, candidate) == clean
+                return same and _difference(config, candidate, memory_seed, options, verilog) is not None
             if fails(case):
                 case = shrink(config, case, fails)
                 return _saved(config, case, seed, memory_seed, options, message)

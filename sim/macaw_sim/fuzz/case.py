@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from macaw.disassembler import disassemble
@@ -12,8 +13,8 @@ from macaw_hw.registers import COUNTERS, REGISTERS
 from ..backend import Backend, BusError
 from ..emulator.state import State
 
-__all__ = ["DATA", "DATA_BYTES", "DUMP", "MAX_CYCLES", "Case", "Local", "Mismatch", "compare", "counters", "image_bytes",
-           "instructions", "listing", "read", "run", "settle", "start", "write"]
+__all__ = ["DATA", "DATA_BYTES", "DUMP", "MAX_CYCLES", "Case", "Local", "Mismatch", "Target", "compare", "counters",
+           "image_bytes", "instructions", "listing", "read", "run", "settle", "start", "transfers", "write"]
 
 DATA, DATA_BYTES = 0x1_0000, 0x1_0000
 """Where the programs' data are; the program is below, unless a case says otherwise."""
@@ -21,6 +22,16 @@ DUMP = 0x4_0000
 """Where the contents of the local memories travel through."""
 MAX_CYCLES = 4_000_000
 _RESULT = ("status", "fault_code", "fault_unit", "fault_instruction", "instructions")
+
+
+class Target(Backend, Protocol):
+    """A backend whose memory can answer with errors."""
+
+    def inject_error(self, address: int, length: int = 1, *, response: str = "SLVERR", on: str = "both") -> None:
+        """As `macaw_sim.verilator.backend.VerilatorBackend` has it."""
+
+    def clear_errors(self) -> None:
+        """Undo all `inject_error`."""
 
 
 class Mismatch(AssertionError):
@@ -125,7 +136,7 @@ def read(backend: Backend, name: str) -> int:
     return sum(backend.read_register(register.offset + low // 8) << low for low in range(0, register.width, 32))
 
 
-def start(backend: Backend, case: Case) -> None:
+def start(backend: Target, case: Case) -> None:
     """Put a case into memory and registers, and ring the doorbell."""
     if case.dram.size > backend.dram.size:
         raise ValueError(f"the case needs {case.dram.size} bytes of memory, the backend has {backend.dram.size}")
@@ -151,7 +162,7 @@ def settle(backend: Backend, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
     raise Mismatch("the device does not stop draining")
 
 
-def run(backend: Backend, case: Case, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
+def run(backend: Target, case: Case, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
     """Run a case; status and fault registers. ``backend.dram`` holds the memory after it."""
     start(backend, case)
     try:
@@ -165,7 +176,7 @@ def counters(backend: Backend) -> dict[str, int]:
     return {name: read(backend, name) for name in COUNTERS}
 
 
-def compare(first: Backend, second: Backend, case: Case) -> None:
+def compare(first: Target, second: Target, case: Case) -> None:
     """Run a case that does not fault on both; `Mismatch` says where registers or memory differ."""
     registers = run(first, case), run(second, case)
     if registers[0] != registers[1]:

@@ -105,8 +105,8 @@ class Coverage:
         self._tokens(decoded)
         count = len(decoded)
         self.hit("length", "1" if count == 1 else "2-15" if count < 16 else "16-99" if count < 100 else "100 and more")
-        for name in _COUNTED if counters else ():
-            if counters[name]:
+        for name in _COUNTED:
+            if counters and counters[name]:
                 self.hit("counter", name)
 
     def outcome(self, case: Case, registers: dict[str, int], expected) -> None:
@@ -187,10 +187,12 @@ class Coverage:
         rows, tiles = f["rows"], f["k_tiles"]
         self.hit("transpose", "xT" if f["x_transpose"] else "x", "wT" if f["w_transpose"] else "w",
                  "+=" if f["accumulate"] else "=")
-        kind = "1" if rows == 1 else "<N" if rows < n else "N" if rows == n else "partial" if rows % n else "whole tiles"
+        kind = ("1" if rows == 1 else "<N" if rows < n else "N" if rows == n
+                else "partial" if rows % n else "whole tiles")
         self.hit("reduction", kind, "1" if tiles == 1 else "2" if tiles == 2 else "more")
         row_tiles = -(-rows // n)
-        for name, count in (("x_row_stride", row_tiles), ("x_k_stride", tiles), ("w_k_stride", tiles), ("y_stride", rows)):
+        for name, count in (("x_row_stride", row_tiles), ("x_k_stride", tiles), ("w_k_stride", tiles),
+                            ("y_stride", rows)):
             if count > 1:
                 self.hit("stride", name, _step(f[name]))
         self._border("y", f["y"], f["y"] + (rows - 1) * f["y_stride"], config.vector_bank_rows)

@@ -98,7 +98,7 @@ class Model:
         dram = self.state.dram
         final = dram if final is None else final[:dram.size]
         possible, between = final == dram, np.zeros(dram.size, bool)
-        queues = [deque() for _ in Queue]
+        queues: list[deque[int]] = [deque() for _ in Queue]
         stuck: list[int | None] = [None for _ in Queue]
         tokens = np.zeros((len(Queue), len(Queue)), int)
         headers, order, reports, fetched, done = self.program.headers, [], set(), 0, 0
