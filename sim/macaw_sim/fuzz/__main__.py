@@ -50,7 +50,8 @@ def main() -> int:
 
 def _replay(path):
     case, about = Case.load(path)
-    print(f"{about['config']}, found as: {about['message']}\n{listing(case.program)}")
+    print(f"{about['config']}, found as: {about['message']}\n{listing(bytes.fromhex(about['original']))}\n"
+          f"shrunk:\n{listing(case.program)}")
     difference = campaign.replay(path)
     print(f"now: {difference or 'no mismatch'}")
     return int(difference is not None)

@@ -115,7 +115,8 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
             _judge_all(rtl, (bad, good), ranges, config, seed, options, verilog, f"program {number} ({kind})", save,
                        coverage)
         if overflow:
-            source, target = (Queue(int(queue)) for queue in generator.rng.permutation(len(Queue))[:2])
+            source = Queue(seed % len(Queue))
+            target = Queue((source + int(generator.rng.integers(1, len(Queue)))) % len(Queue))
             cases = [overflow_case(generator, source, target, extra) for extra in (0, 1)]
             _judge_all(rtl, cases, ranges, config, seed, options, verilog, "tokens", save, coverage)
     finally:
@@ -144,9 +145,9 @@ def _failure(config, cases, seed, options, verilog, message, save):
                 same = _clean(config, candidate) == clean
                 return same and _difference(config, candidate, memory_seed, options, verilog) is not None
             if fails(case):
-                case = shrink(config, case, fails)
-                return _saved(config, case, seed, memory_seed, options, message)
-    return _saved(config, cases[0], seed, seed, options, f"{message} (not repeated by this program alone)")
+                small = shrink(config, case, fails)
+                return _saved(config, small, case, seed, memory_seed, options, message)
+    return _saved(config, cases[0], cases[0], seed, seed, options, f"{message} (not repeated by this program alone)")
 
 
 def _clean(config, case):
@@ -154,10 +155,11 @@ def _clean(config, case):
     return all(code == Fault.NONE for code, _, _ in Model(config, case).expect().reports)
 
 
-def _saved(config, case, seed, memory_seed, options, message):
+def _saved(config, case, original, seed, memory_seed, options, message):
     name = next(name for name, known in CONFIGS.items() if known == config)
     path = output_directory("fuzz") / f"{name}-{seed}.npz"
-    case.save(path, config=name, seed=memory_seed, options=options, message=message)
+    case.save(path, config=name, seed=memory_seed, options=options, message=message,
+              original=original.program.hex())
     return Failure(f"{message}\n{listing(case.program)}\nrepeat: python -m macaw_sim.fuzz --replay {path}", path)
 
 

@@ -14,8 +14,8 @@ __all__ = ["MOMENTS", "Coverage", "universe"]
 
 MOMENTS = ("abort", "reset", "silence", "silence_reset", "doorbell", "registers", "bus_read", "bus_write")
 """What happens to a program while it runs; see `moments`."""
-_ENDS = {"doorbell": ("done",), "registers": ("done",), "silence": ("done", "stopped"),
-         "silence_reset": ("done", "stopped")}
+_ENDS = {"doorbell": ("done",), "registers": ("done",), "bus_read": ("stopped",),
+         "bus_write": ("stopped",)}
 _STEPS = ("negative", "zero", "one", "more")
 _GAPS = ("negative", "zero", "overlapping", "contiguous", "gap")
 _LENGTHS = ("1", "2-16", "17-255", "256")

@@ -157,6 +157,11 @@ class Fields:
         address = int(rng.integers(first, last))
         if tiles:
             address = DATA + 3 * quarter + (address - DATA - 3 * quarter) // unit * unit
+        elif self._far and rng.random() < 0.3:
+            # Any lane of the first beat of a longest burst.
+            piece = min(4096, 256 * config.bus_bytes)
+            aligned = -(-address // piece) * piece + int(rng.integers(config.bus_bytes))
+            address = aligned if aligned < last else address
         elif format == DataFormat.FLOAT32 and rng.random() < 0.7:
             address &= -4
             strides = [s & -4 for s in strides]
