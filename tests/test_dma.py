@@ -20,8 +20,8 @@ BUSES = [(4, 4), (8, 16), (16, 32), (32, 32)]
 
 
 def run(shape, *tests, simulator="verilator", npz=None):
-    parameters = {"npz": str(npz), "config": {"vector_banks": 2, "vector_bank_rows": 512, "tile_banks": 2, "tile_bank_tiles": 64,
-                             **shape}}
+    parameters = {"npz": str(npz), "config": {
+        "vector_banks": 2, "vector_bank_rows": 512, "tile_banks": 2, "tile_bank_tiles": 64, **shape}}
     run_cocotb(DmaTop(config=Config(**parameters["config"])), "dma", name="dma", parameters=parameters,
                simulator=simulator, env={"COCOTB_TEST_FILTER": "|".join(tests)} if tests else None)
 
@@ -33,7 +33,8 @@ def test_dma(shape, trained_layer):
 
 @pytest.mark.skipif("icarus" not in simulators(), reason="Icarus Verilog is not installed")
 def test_dma_in_icarus(trained_layer):
-    tests = ("moves_trained_weights", "aligns_everything.*=4", "runs_nested_loops.*=all", "reports_bus_errors.*=all", "halts_at_any_time")
+    tests = ("moves_trained_weights", "aligns_everything.*=4", "runs_nested_loops.*=all", "reports_bus_errors.*=all",
+             "halts_at_any_time")
     run(SHAPES["n4"], *tests, simulator="icarus", npz=trained_layer)
 
 

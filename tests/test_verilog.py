@@ -73,7 +73,8 @@ def test_same_bytes_in_another_process_without_paths(tmp_path, root):
         folder = tmp_path / seed
         folder.mkdir()
         environment = os.environ | {"PYTHONHASHSEED": seed, "HOME": str(folder), "MACAW_BUILD": str(folder)}
-        accept([Path(sys.executable).parent / "macaw", "verilog", "--config", "n4", "-o", "n4.v"], folder, env=environment)
+        command = [Path(sys.executable).parent / "macaw", "verilog", "--config", "n4", "-o", "n4.v"]
+        accept(command, folder, env=environment)
         texts.append((folder / "n4.v").read_bytes())
         description = json.loads((folder / "n4.json").read_text())
         assert description["sha256"] == hashlib.sha256(texts[-1]).hexdigest()
