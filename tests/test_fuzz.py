@@ -11,11 +11,11 @@ from macaw_hw.registers import REGISTERS
 from macaw_sim.emulator.program import Program as Decoded
 from macaw_sim.emulator.synchronization import SynchronizationError
 from macaw_sim.fuzz import campaign, moments
-from macaw_sim.fuzz.case import Case, Mismatch, image_bytes, instructions
+from macaw_sim.fuzz.case import Case, Local, Mismatch, image_bytes, instructions
 from macaw_sim.fuzz.coverage import Coverage, universe
 from macaw_sim.fuzz.generator import Generator
 from macaw_sim.fuzz.illegal import KINDS
-from macaw_sim.fuzz.judge import Model
+from macaw_sim.fuzz.judge import Model, judge
 from macaw_sim.fuzz.shrink import shrink
 from macaw_sim.fuzz.tokens import add_tokens, synchronized, without
 from macaw_sim.verilator.backend import VerilatorBackend
@@ -74,6 +74,20 @@ def test_illegal_programs(config, rounds, seed):
     campaign.illegal(named_config(config), programs=rounds * len(KINDS), seed=seed, options=FAST, coverage=coverage,
                      overflow=config == "n4")
     assert coverage.hits["fault", "BUS_READ.SEQUENCER"] and coverage.hits["fault", "WATCHDOG.SEQUENCER"]
+
+
+def test_many_tiles_of_one_row():
+    """Their descriptions once overflowed the quantizer: the next tile got the rows of a lost one."""
+    config = named_config("n16")
+    many = isa.encode(Opcode.VECTOR, op=1, scalar=0x3F800000, to_tile=1, tile=3, inner=1, outer=200)
+    one = isa.encode(Opcode.VECTOR, op=1, scalar=0x40400000, to_tile=1, tile=5, inner=1, outer=1)
+    state = Generator(config, 1).state
+    case = Case(b"", state.dram.copy(), local=Local.of(state)).with_program(many + one)
+    device = campaign.device(config, 1, FAST)
+    try:
+        judge(device, case)
+    finally:
+        device.close()
 
 
 def test_disturbed_programs(seed):

@@ -208,7 +208,8 @@ class Quantizer(wiring.Component):
         m = Module()
         size, depth = self.config.size, self.depth
         layout = data.StructLayout({"largest": 8, "count": ceil_log2(size), "end": 1, "last": 1})
-        m.submodules.tiles = tiles = SyncFIFOBuffered(width=layout.size, depth=depth)
+        # As many tiles as rows, if each has but one, and one whose rows are released while its zeros are written.
+        m.submodules.tiles = tiles = SyncFIFOBuffered(width=layout.size, depth=depth + 1)
         lane = [QuantizerLane(depth=depth) for _ in range(size)]
         for i in range(size):
             m.submodules[f"lane{i}"] = lane[i]
