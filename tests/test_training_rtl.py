@@ -117,3 +117,16 @@ def test_array_is_busy_in_a_wide_layer(device, rng):
     model.predict(rng.integers(0, 256, (64, 200), dtype=np.uint8))
     assert model.useful_macs == 64 * 200 * 60
     assert model.useful_macs / (model.counters["cycles"] * device.config.peak_macs) > 0.85
+
+
+def test_the_largest_configuration(rng):
+    """n32 is built nowhere else in the tests: a training step and inference, equal to the emulator's."""
+    x, y = batch(rng, 5)
+    results = []
+    for backend in ("verilator", "emulator"):
+        with Device("n32", backend, dram_bytes=MEMORY) as device:
+            trainer = trainer_of(device, len(x))
+            loss = trainer.train_step(x, y).loss
+            weights = trainer.model.state_dict().values()
+            results.append((loss, trainer.predict(x).tobytes(), [value.tobytes() for value in weights]))
+    assert results[0] == results[1]
