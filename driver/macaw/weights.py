@@ -1,13 +1,10 @@
 """Weight files: safetensors with PyTorch's names and layouts, read with clear errors."""
 
-import os
-import tempfile
-from pathlib import Path
-
 import safetensors
 import safetensors.numpy
 
 from .errors import MacawError
+from .files import write_atomically
 
 __all__ = ["WeightsError", "load_weights", "save_weights"]
 
@@ -48,20 +45,4 @@ def save_weights(path, model, metadata=None):
     metadata : dict of str to str, optional
         Stored in the header of the file.
     """
-    path = Path(path)
-    content = safetensors.numpy.save(model.state_dict(), metadata)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_atomically(path, safetensors.numpy.save(model.state_dict(), metadata))
