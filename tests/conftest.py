@@ -1,12 +1,12 @@
-"""Fixtures for all tests. ``MACAW_SEED`` repeats a run: each test prints the seed it drew."""
+"""Fixtures for all tests. Each test has its own fixed seed, which it prints; ``MACAW_SEED`` sets another for all
+of them, and ``MACAW_SEED=random`` draws new ones."""
 
-import os
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from macaw import data
+from macaw_sim.runner import default_seed
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,9 +19,9 @@ def root():
 
 
 @pytest.fixture
-def seed():
-    """A new seed in each run, or ``MACAW_SEED``."""
-    value = int(os.environ.get("MACAW_SEED") or random.SystemRandom().randrange(1 << 31))
+def seed(request):
+    """The test's own seed, so that a failure is the change's and not the day's; or what ``MACAW_SEED`` says."""
+    value = default_seed(request.node.nodeid)
     print(f"seed {value}")
     return value
 

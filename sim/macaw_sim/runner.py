@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import subprocess
+import zlib
 from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
@@ -19,7 +20,7 @@ from amaranth.back import verilog
 
 from . import tools
 
-__all__ = ["SimulationError", "simulators", "run_cocotb", "build_and_run", "build_verilog"]
+__all__ = ["SimulationError", "default_seed", "simulators", "run_cocotb", "build_and_run", "build_verilog"]
 
 _ARGUMENTS = {"verilator": ["-Wno-fatal", "--output-split", "20000"], "icarus": []}
 _FAST_COMPILE = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O0"}
@@ -69,8 +70,7 @@ def run_cocotb(component, testbench, *, name, simulator="verilator", parameters=
     testcase : str or list of str, optional
         Tests to run; all by default.
     seed : int, optional
-        Seed of every random choice; by default ``MACAW_SEED`` of the environment, else a new one. It is
-        printed.
+        Seed of every random choice; by default that of `default_seed`. It is printed.
     waves : bool
         Record a waveform in the run directory.
 
@@ -91,12 +91,20 @@ def run_cocotb(component, testbench, *, name, simulator="verilator", parameters=
                          testcase=testcase, seed=seed, waves=waves)
 
 
+def default_seed(*what):
+    """``MACAW_SEED`` of the environment: a number, ``random`` for a new one, or else one that belongs to ``what``."""
+    wish = os.environ.get("MACAW_SEED")
+    if wish == "random":
+        return random.SystemRandom().randrange(1 << 31)
+    return int(wish) if wish else zlib.crc32(repr(what).encode()) >> 1
+
+
 def build_and_run(text, testbench, *, name, simulator="verilator", parameters=None, env=None, testcase=None,
                   seed=None, waves=False):
     """The same as `run_cocotb`, for a component that is Verilog already."""
     build = build_verilog(text, name=name, simulator=simulator, waves=waves)
     if seed is None:
-        seed = int(os.environ.get("MACAW_SEED") or random.SystemRandom().randrange(1 << 31))
+        seed = default_seed(testbench, name, testcase, parameters)
     known = f"macaw_sim.testbenches.{testbench}"
     module = known if util.find_spec(known) else testbench
     extra = {"MACAW_PARAMETERS": json.dumps(parameters or {}, sort_keys=True), **(env or {})}
