@@ -1,6 +1,7 @@
 """Fixtures for all tests. Each test has its own fixed seed, which it prints; ``MACAW_SEED`` sets another for all
 of them, and ``MACAW_SEED=random`` draws new ones."""
 
+import os
 from pathlib import Path
 
 import numpy as np
