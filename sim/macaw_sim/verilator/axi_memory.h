@@ -35,6 +35,15 @@ struct Statistics {
     uint64_t bursts_read, beats_read, bursts_written, beats_written;
 };
 
+enum Channel : uint32_t { kAr = 1, kR = 2, kAw = 4, kW = 8, kB = 16 };
+
+// What is watched is counted: read beats of id 0, read beats of the other ids, write bursts, as they are answered.
+struct Watched {  // mirrored by _Watched in backend.py
+    uint64_t counts[3];
+    uint64_t struck;   // address of the first that was answered with the error asked for; all ones if none was
+    uint64_t fetched;  // bytes read with the other ids
+};
+
 struct AddressChannel {
     bool valid;
     uint64_t address;
@@ -135,7 +144,10 @@ public:
         held_w_ = {};
     }
 
-    void silent_from(uint64_t cycle) { options_.silent_from = cycle; }
+    void silent_from(uint64_t cycle, uint32_t channels = ~uint32_t(0)) {
+        options_.silent_from = cycle;
+        silent_channels_ = channels;
+    }
     uint64_t now() const { return now_; }
     const char* violation() const { return message_; }
 
@@ -144,9 +156,23 @@ public:
     }
     void clear_errors() { errors_.clear(); }
 
+    // Count from now on; the first..end-th of `stream` is answered with `response`. A struck burst writes nothing.
+    void watch(uint32_t stream, uint64_t first, uint64_t end, uint32_t response) {
+        watching_ = true;
+        watched_ = {{0, 0, 0}, ~uint64_t(0), 0};
+        fetched_.clear();
+        strike_stream_ = stream, strike_ = {first, end, response, 0};
+    }
+    Watched watched() const {
+        Watched w = watched_;
+        w.fetched = fetched_.size();
+        return w;
+    }
+    const uint8_t* fetched() const { return fetched_.data(); }
+
     void cycle(const Master<Bytes>& m) {
         ++now_;
-        silent_ = now_ >= options_.silent_from;
+        silent_ = now_ >= options_.silent_from ? silent_channels_ : 0;
         read_address(m.ar);
         read_data(m.rready);
         write_address(m.aw);
@@ -191,7 +217,7 @@ private:
             reads_.push_back({ar.address & ~uint64_t(Bytes - 1), now_ + options_.read_latency, ar.length + 1, ar.id});
             ++statistics.bursts_read;
         }
-        out.arready = !silent_ && reads_.size() < options_.outstanding && !pause_ar_(options_.stall, random_);
+        out.arready = !(silent_ & kAr) && reads_.size() < options_.outstanding && !pause_ar_(options_.stall, random_);
     }
 
     void read_data(bool ready) {
@@ -201,16 +227,18 @@ private:
             out.rvalid = false;
             ++statistics.beats_read;
         }
-        if (reads_.empty() || silent_ || !read_credit_.enough()) return;
+        if (reads_.empty() || silent_ & kR || !read_credit_.enough()) return;
         if (current_read_ < 0 || options_.interleave) current_read_ = pick_read();
         if (current_read_ < 0 || pause_r_(options_.stall, random_)) return;
         Read& burst = reads_[current_read_];
         out.rvalid = true;
         out.rid = burst.id;
         out.rresp = response(burst.address, kRead);
+        if (watching_) out.rresp = struck(burst.id != 0, burst.address, out.rresp);
         out.rlast = burst.left == 1;
         if (out.rresp == kOkay) memcpy(out.rdata, memory_ + burst.address, Bytes);
         else memset(out.rdata, 0xA5, Bytes);  // nothing that a master could mistake for its data
+        if (watching_ && burst.id) fetched_.insert(fetched_.end(), out.rdata, out.rdata + Bytes);
         burst.address += Bytes;
         read_credit_.spend();
         if (--burst.left == 0) {
@@ -246,7 +274,7 @@ private:
             free_.pop_back();
             ++statistics.bursts_written;
         }
-        out.awready = !silent_ && !free_.empty() && !pause_aw_(options_.stall, random_);
+        out.awready = !(silent_ & kAw) && !free_.empty() && !pause_aw_(options_.stall, random_);
     }
 
     void write_data(const Master<Bytes>& m) {
@@ -264,7 +292,7 @@ private:
             accept_beat(*incomplete_write(), m);
             out.wready = false;
         }
-        if (silent_) out.wready = false;
+        if (silent_ & kW) out.wready = false;
         else if (!out.wready && write_credit_.enough() && incomplete_write() && !pause_w_(options_.stall, random_)) {
             out.wready = true;
             write_credit_.spend();
@@ -294,7 +322,7 @@ private:
             if (!ready) return;
             out.bvalid = false;
         }
-        if (order_.empty() || silent_) return;
+        if (order_.empty() || silent_ & kB) return;
         int chosen = pick_write();
         if (chosen < 0 || pause_b_(options_.stall, random_)) return;
         Write& burst = writes_[order_[chosen]];
@@ -322,7 +350,8 @@ private:
     // Write the bytes that the strobes select; the worst response of all beats.
     uint32_t commit(const Write& burst) {
         constexpr uint32_t all = Bytes == 32 ? ~uint32_t(0) : (uint32_t(1) << (Bytes & 31)) - 1;
-        uint32_t worst = kOkay;
+        uint32_t worst = watching_ ? struck(2, burst.address, kOkay) : kOkay;
+        if (worst != kOkay) return worst;
         for (uint32_t beat = 0; beat < burst.beats; ++beat) {
             uint64_t address = burst.address + beat * Bytes;
             uint32_t status = response(address, kWrite);
@@ -334,6 +363,14 @@ private:
                 if (burst.strobes[beat] >> lane & 1) memory_[address + lane] = source[lane];
         }
         return worst;
+    }
+
+    // The response of one more of `stream`: the error asked for, or else `response`.
+    uint32_t struck(uint32_t stream, uint64_t address, uint32_t response) {
+        uint64_t number = watched_.counts[stream]++;
+        if (stream != strike_stream_ || number < strike_.first || number >= strike_.end) return response;
+        if (watched_.struck == ~uint64_t(0)) watched_.struck = address;
+        return strike_.response;
     }
 
     uint32_t response(uint64_t address, Direction direction) const {
@@ -364,7 +401,7 @@ private:
     uint8_t* memory_;
     uint64_t size_;
     uint64_t now_ = 0;
-    bool silent_ = false;
+    uint32_t silent_ = 0, silent_channels_ = ~uint32_t(0);  // sets of Channel
     MemoryOptions options_{};
     Random random_;
     Pause pause_ar_, pause_r_, pause_aw_, pause_w_, pause_b_;
@@ -374,6 +411,11 @@ private:
     std::vector<Write> writes_;                 // slots
     std::vector<unsigned> order_, free_;        // slots in use, oldest first, and not in use
     std::vector<ErrorRange> errors_;
+    bool watching_ = false;
+    Watched watched_{};
+    std::vector<uint8_t> fetched_;
+    uint32_t strike_stream_ = 0;
+    ErrorRange strike_{};
     AddressChannel held_ar_{}, held_aw_{};      // offered in the last cycle and not taken
     HeldData held_w_{};
     char message_[256] = "";

@@ -2,6 +2,8 @@
 
 import ctypes
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from macaw_hw.config import Config
 from ..backend import DRAM_BYTES, BusError
 from .build import build_library, cached_verilog, waveform_format
 
-__all__ = ["VerilatorBackend", "ProtocolError"]
+__all__ = ["ALL_CHANNELS", "STREAMS", "Access", "ProtocolError", "VerilatorBackend", "Watched"]
 
 _CHUNK = 20_000
 _REGISTER_LIMIT = 10_000
@@ -22,10 +24,64 @@ _LIMIT, _DONE, _VIOLATION = range(3)
 _COUNTS = ("bursts_read", "beats_read", "bursts_written", "beats_written")
 _RESPONSES = {"SLVERR": 2, "DECERR": 3}
 _DIRECTIONS = {"read": 1, "write": 2, "both": 3}
+_NONE = (1 << 64) - 1
+
+STREAMS = ("load", "fetch", "store")
+"""What the memory answers: beats of loads, beats of instructions, bursts of stores."""
+ALL_CHANNELS = ("AR", "R", "AW", "W", "B")
+"""Of the memory's bus."""
 
 
 class ProtocolError(RuntimeError):
     """The device broke a rule of AXI; the message says which and in which cycle. A reset clears it."""
+
+
+@dataclass
+class Access:
+    """One access of the registers, as `VerilatorBackend.access` makes it.
+
+    Attributes
+    ----------
+    write : bool
+    address : int
+        0 to 4095, aligned or not.
+    data : int
+        32 bits; what a read has read.
+    strobe : int
+        Bytes that a write selects, 0 to 15.
+    delays : (int, int, int)
+        Cycles by which the address, the data (of a write) and the ready for the response come late, counted
+        from when that channel was done with the access before.
+    response : int
+        0 for OKAY, 2 for SLVERR.
+    cycle : int
+        In which the address was accepted.
+    """
+    write: bool
+    address: int
+    data: int = 0
+    strobe: int = 15
+    delays: tuple[int, int, int] = (0, 0, 0)
+    response: int = 0
+    cycle: int = 0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the memory answered since `VerilatorBackend.watch`.
+
+    Attributes
+    ----------
+    counts : dict
+        Of each of `STREAMS`.
+    struck : int or None
+        Byte address of the first beat or burst that was answered with the error asked for.
+    fetched : bytes
+        What was read as instructions.
+    """
+    counts: dict[str, int]
+    struck: int | None
+    fetched: bytes
 
 
 class VerilatorBackend:
@@ -167,13 +223,46 @@ class VerilatorBackend:
         """Undo all `inject_error`."""
         self._library.macaw_clear_errors(self._open())
 
-    def stop_answering(self, after: int = 0) -> None:
-        """Let the memory accept and answer nothing more, in ``after`` cycles; `resume_answering` ends it."""
-        self._library.macaw_silent_after(self._open(), after)
+    def watch(self, stream: str = "load", first: int = 0, end: int = 0, *, response: str = "SLVERR") -> None:
+        """Count what the memory answers from now on, and answer beats (of ``store``: bursts) ``first`` up to but not
+        including ``end`` of a stream with an error. `watched` tells what came of it.
+
+        A beat with an error is not read. A burst with an error writes nothing.
+        """
+        for name, value, choices in (("stream", stream, STREAMS), ("response", response, _RESPONSES)):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        self._library.macaw_watch(self._open(), STREAMS.index(stream), first, end, _RESPONSES[response])
+
+    def watched(self) -> Watched:
+        """What the memory answered since `watch`."""
+        device, found = self._open(), _Watched()
+        self._library.macaw_watched(device, ctypes.byref(found), None)
+        content = ctypes.create_string_buffer(max(1, found.fetched))
+        self._library.macaw_watched(device, ctypes.byref(found), content)
+        return Watched(dict(zip(STREAMS, found.counts, strict=True)),
+                       None if found.struck == _NONE else found.struck, content.raw[:found.fetched])
+
+    def access(self, accesses: Sequence[Access]) -> None:
+        """Make accesses that overlap as far as the device allows: addresses, data and responses each keep their order
+        among the writes and among the reads, and wait for nothing else. Results are put into ``accesses``."""
+        count = len(accesses)
+        entries = (_Access * count)(*(
+            _Access(one.write, one.address, one.data, one.strobe, *one.delays) for one in accesses))
+        limit = _REGISTER_LIMIT + sum(sum(one.delays) for one in accesses)
+        if self._call(self._library.macaw_access, entries, count, limit) == _LIMIT:
+            raise TimeoutError(f"no answer to {count} accesses of registers within {limit} cycles: reset the device")
+        for one, entry in zip(accesses, entries, strict=True):
+            one.data, one.response, one.cycle = entry.data, entry.response, entry.cycle
+
+    def stop_answering(self, after: int = 0, channels: Sequence[str] = ALL_CHANNELS) -> None:
+        """Let the memory do nothing more on some of its channels, in ``after`` cycles; `resume_answering` ends it."""
+        mask = sum(1 << ALL_CHANNELS.index(channel) for channel in channels)
+        self._library.macaw_silent_after(self._open(), after, mask)
 
     def resume_answering(self) -> None:
         """The end of `stop_answering`; what was under way goes on."""
-        self._library.macaw_silent_after(self._open(), _FOREVER)
+        self._library.macaw_silent_after(self._open(), _FOREVER, 0)
 
     def statistics(self) -> dict[str, int]:
         """Bursts accepted and beats transferred by the memory, since the backend was made."""
@@ -227,6 +316,16 @@ class _Statistics(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in _COUNTS]
 
 
+class _Watched(ctypes.Structure):
+    _fields_ = [("counts", ctypes.c_uint64 * len(STREAMS)), ("struck", ctypes.c_uint64), ("fetched", ctypes.c_uint64)]
+
+
+class _Access(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_uint32) for name in (
+        "write", "address", "data", "strobe", "address_delay", "data_delay", "response_delay", "response")),
+        ("cycle", ctypes.c_uint64)]
+
+
 _PROTOTYPES = {
     "macaw_new": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32),
     "macaw_delete": (None, ctypes.c_void_p),
@@ -242,7 +341,10 @@ _PROTOTYPES = {
     "macaw_inject": (None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32,
                      ctypes.c_uint32),
     "macaw_clear_errors": (None, ctypes.c_void_p),
-    "macaw_silent_after": (None, ctypes.c_void_p, ctypes.c_uint64),
+    "macaw_silent_after": (None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32),
+    "macaw_access": (ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64),
+    "macaw_watch": (None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32),
+    "macaw_watched": (None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p),
     "macaw_statistics": (None, ctypes.c_void_p, ctypes.c_void_p),
     "macaw_events": (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p),
     "macaw_record": (ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64),

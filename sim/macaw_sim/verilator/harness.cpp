@@ -4,6 +4,7 @@
 // accelerator sees in the next cycle, and its outputs are settled after each step. Therefore nothing
 // between the pins and the first register has to be evaluated twice.
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -30,6 +31,14 @@ constexpr unsigned kResetCycles = 4;
 
 // What a call that runs the clock ended with; mirrored by _Outcome in backend.py.
 enum Outcome : int32_t { kLimit = 0, kDone = 1, kViolation = 2 };
+
+// A read or a write of registers; mirrored by _Access in backend.py.
+struct Access {
+    uint32_t write, address, data, strobe;
+    uint32_t address_delay, data_delay, response_delay;  // cycles since the channel was done with the access before
+    uint32_t response;
+    uint64_t cycle;  // in which the address was accepted
+};
 
 class Device {
 public:
@@ -59,7 +68,7 @@ public:
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
         top_->s_axi_bready = top_->s_axi_rready = 0;
         top_->s_axi_awprot = top_->s_axi_arprot = 0;
-        held_ = false;
+        held_b_ = held_r_ = {};
         memory_.reset();
         drive();
         top_->rst = 1;
@@ -79,38 +88,35 @@ public:
         return kViolation;
     }
 
-    Outcome write(uint32_t address, uint32_t value, uint64_t limit, uint32_t* response) {
-        bool aw_done = false, w_done = false;
-        top_->s_axi_awaddr = address;
-        top_->s_axi_wdata = value;
-        top_->s_axi_wstrb = 15;
+    // Writes and reads, each channel of the bus in order and by itself: accesses overlap as far as the slave allows.
+    Outcome access(Access* list, uint32_t count, uint64_t limit) {
+        std::vector<Access*> writes, reads;
+        for (uint32_t i = 0; i < count; ++i) (list[i].write ? writes : reads).push_back(list + i);
+        Place aw, w, b, ar, r;
         while (limit-- && !violated()) {
             bool valid = top_->s_axi_bvalid, taken = valid && top_->s_axi_bready;
-            if (valid && !(aw_done && w_done)) memory_.fail("BVALID of the slave before address and data");
-            check_held("B", valid, top_->s_axi_bresp, taken);
-            *response = top_->s_axi_bresp;
-            offer(top_->s_axi_awvalid, top_->s_axi_awready, aw_done);
-            offer(top_->s_axi_wvalid, top_->s_axi_wready, w_done);
-            top_->s_axi_bready = !taken && go();
+            if (valid && b.next >= std::min(aw.next, w.next))
+                memory_.fail("BVALID of the slave before address and data");
+            check_held("B", held_b_, valid, top_->s_axi_bresp, taken);
+            if (taken) writes[b.next]->response = top_->s_axi_bresp, b.advance();
+            valid = top_->s_axi_rvalid, taken = valid && top_->s_axi_rready;
+            if (valid && r.next >= ar.next) memory_.fail("RVALID of the slave before the address");
+            check_held("R", held_r_, valid, uint64_t(top_->s_axi_rresp) << 32 | top_->s_axi_rdata, taken);
+            if (taken) {
+                reads[r.next]->data = top_->s_axi_rdata;
+                reads[r.next]->response = top_->s_axi_rresp;
+                r.advance();
+            }
+            offer(aw, writes, &Access::address_delay, top_->s_axi_awvalid, top_->s_axi_awready, [&](Access& a) {
+                top_->s_axi_awaddr = a.address; });
+            offer(w, writes, &Access::data_delay, top_->s_axi_wvalid, top_->s_axi_wready, [&](Access& a) {
+                top_->s_axi_wdata = a.data, top_->s_axi_wstrb = a.strobe; });
+            offer(ar, reads, &Access::address_delay, top_->s_axi_arvalid, top_->s_axi_arready, [&](Access& a) {
+                top_->s_axi_araddr = a.address; });
+            top_->s_axi_bready = due(b, writes, &Access::response_delay);
+            top_->s_axi_rready = due(r, reads, &Access::response_delay);
             tick();
-            if (taken) return violated() ? kViolation : kDone;
-        }
-        return violated() ? kViolation : kLimit;
-    }
-
-    Outcome read(uint32_t address, uint64_t limit, uint32_t* value, uint32_t* response) {
-        bool ar_done = false;
-        top_->s_axi_araddr = address;
-        while (limit-- && !violated()) {
-            bool valid = top_->s_axi_rvalid, taken = valid && top_->s_axi_rready;
-            if (valid && !ar_done) memory_.fail("RVALID of the slave before the address");
-            check_held("R", valid, uint64_t(top_->s_axi_rresp) << 32 | top_->s_axi_rdata, taken);
-            *value = top_->s_axi_rdata;
-            *response = top_->s_axi_rresp;
-            offer(top_->s_axi_arvalid, top_->s_axi_arready, ar_done);
-            top_->s_axi_rready = !taken && go();
-            tick();
-            if (taken) return violated() ? kViolation : kDone;
+            if (b.next == writes.size() && r.next == reads.size()) return violated() ? kViolation : kDone;
         }
         return violated() ? kViolation : kLimit;
     }
@@ -143,11 +149,27 @@ private:
     bool violated() const { return memory_.violation()[0]; }
     bool go() { return !pause_(stall_, random_); }
 
-    // One handshake of a master that, with stalls, takes its time; `valid` is a pin and stays until `ready`.
-    template <typename Pin>
-    void offer(Pin& valid, bool ready, bool& done) {
-        if (valid && ready) done = true, valid = 0;
-        else if (!done && !valid) valid = go();
+    // How far a channel is in its list.
+    struct Place {
+        size_t next = 0;
+        uint32_t waited = 0;
+        void advance() { ++next, waited = 0; }
+    };
+
+    // Whether a channel goes on in this cycle: after the delay, and with stalls when it likes to.
+    bool due(Place& place, const std::vector<Access*>& list, uint32_t Access::*delay) {
+        return place.next < list.size() && place.waited++ >= list[place.next]->*delay && go();
+    }
+
+    // One channel of a master; `valid` is a pin and stays until `ready`.
+    template <typename Pin, typename Drive>
+    void offer(Place& place, std::vector<Access*>& list, uint32_t Access::*delay, Pin& valid, bool ready, Drive drive) {
+        if (valid && ready) {
+            if (delay == &Access::address_delay) list[place.next]->cycle = cycles_;
+            place.advance();
+            valid = 0;
+        }
+        if (!valid && due(place, list, delay)) valid = 1, drive(*list[place.next]);
     }
 
     void tick() {
@@ -193,11 +215,16 @@ private:
         top_->m_axi_bresp = out.bresp;
     }
 
-    void check_held(const char* name, bool valid, uint64_t payload, bool taken) {
-        if (held_ && !valid) memory_.fail("%sVALID of the slave fell before %sREADY", name, name);
-        if (held_ && valid && payload != payload_) memory_.fail("%s of the slave changed before %sREADY", name, name);
-        held_ = valid && !taken;
-        payload_ = payload;
+    struct Held {
+        bool valid = false;
+        uint64_t payload = 0;
+    };
+
+    void check_held(const char* name, Held& held, bool valid, uint64_t payload, bool taken) {
+        if (held.valid && !valid) memory_.fail("%sVALID of the slave fell before %sREADY", name, name);
+        if (held.valid && valid && payload != held.payload)
+            memory_.fail("%s of the slave changed before %sREADY", name, name);
+        held = {valid && !taken, payload};
     }
 
     void evaluate() {
@@ -229,8 +256,7 @@ private:
     Random random_;
     Pause pause_;
     uint32_t stall_;
-    bool held_ = false;
-    uint64_t payload_ = 0;
+    Held held_b_, held_r_;
     std::vector<std::pair<uint64_t, uint32_t>> log_;
 #if VM_TRACE
     std::unique_ptr<Waveform> waveform_;
@@ -250,11 +276,21 @@ MACAW_API void macaw_delete(Device* d) { delete d; }
 MACAW_API uint32_t macaw_bus_bytes() { return kBusBytes; }
 MACAW_API void macaw_reset(Device* d) { d->reset(); }
 MACAW_API int32_t macaw_run(Device* d, uint64_t limit) { return d->run(limit); }
+MACAW_API int32_t macaw_access(Device* d, Access* list, uint32_t count, uint64_t limit) {
+    return d->access(list, count, limit);
+}
 MACAW_API int32_t macaw_write(Device* d, uint32_t address, uint32_t value, uint64_t limit, uint32_t* response) {
-    return d->write(address, value, limit, response);
+    Access access{1, address, value, 15, 0, 0, 0, 0, 0};
+    int32_t outcome = d->access(&access, 1, limit);
+    *response = access.response;
+    return outcome;
 }
 MACAW_API int32_t macaw_read(Device* d, uint32_t address, uint64_t limit, uint32_t* value, uint32_t* response) {
-    return d->read(address, limit, value, response);
+    Access access{0, address, 0, 0, 0, 0, 0, 0, 0};
+    int32_t outcome = d->access(&access, 1, limit);
+    *value = access.data;
+    *response = access.response;
+    return outcome;
 }
 MACAW_API uint64_t macaw_cycles(const Device* d) { return d->cycles(); }
 MACAW_API const char* macaw_violation(Device* d) { return d->memory().violation(); }
@@ -262,9 +298,16 @@ MACAW_API void macaw_inject(Device* d, uint64_t first, uint64_t end, uint32_t re
     d->memory().inject(first, end, response, directions);
 }
 MACAW_API void macaw_clear_errors(Device* d) { d->memory().clear_errors(); }
-MACAW_API void macaw_silent_after(Device* d, uint64_t cycles) {
+MACAW_API void macaw_silent_after(Device* d, uint64_t cycles, uint32_t channels) {
     uint64_t now = d->memory().now();
-    d->memory().silent_from(cycles > ~now ? ~uint64_t(0) : now + cycles);
+    d->memory().silent_from(cycles > ~now ? ~uint64_t(0) : now + cycles, channels);
+}
+MACAW_API void macaw_watch(Device* d, uint32_t stream, uint64_t first, uint64_t end, uint32_t response) {
+    d->memory().watch(stream, first, end, response);
+}
+MACAW_API void macaw_watched(Device* d, Watched* watched, uint8_t* fetched) {
+    *watched = d->memory().watched();
+    if (fetched && watched->fetched) memcpy(fetched, d->memory().fetched(), watched->fetched);
 }
 MACAW_API void macaw_statistics(Device* d, Statistics* statistics) { *statistics = d->memory().statistics; }
 MACAW_API uint64_t macaw_events(Device* d, uint64_t (*target)[2]) { return d->events(target); }
