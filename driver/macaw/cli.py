@@ -1,6 +1,5 @@
 """The command ``macaw``: train, eval, bench, trace, verilog, info."""
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -166,23 +165,13 @@ def trace(**options):
 @cli.command()
 @_options("config")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Verilog file; the JSON goes beside it.  [default: build/verilog/macaw_CONFIG.v]")
+              help="Verilog file; the others go beside it.  [default: build/verilog/macaw_CONFIG.v]")
 def verilog(config, output):
-    """Write the Verilog of a configuration, and JSON with its register map and content hash."""
-    from macaw_hw.verilog import describe, generate
+    """Write the Verilog of a configuration; JSON with its register map and content hash; the C header of
+    registers and instructions; and the component description for Platform Designer."""
+    from .commands import verilog
 
-    from .files import writable_folder, write_atomically
-
-    output = output or Path("build", "verilog", f"macaw_{config}.v")
-    description = output.with_suffix(".json")
-    if description == output:
-        raise MacawError(f"the Verilog file cannot be called {output}: that is the name of the JSON beside it; "
-                         "use the ending .v")
-    writable_folder(output.parent)
-    text = generate(CONFIGS[config])
-    write_atomically(output, text)
-    write_atomically(description, json.dumps(describe(CONFIGS[config], text), indent=1) + "\n")
-    click.echo(f"Wrote {output} and {description}.")
+    verilog(config, output)
 
 
 @cli.command()

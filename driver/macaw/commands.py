@@ -1,4 +1,4 @@
-"""What the commands ``train``, ``eval``, ``bench``, ``trace`` and ``info`` do, apart from reading their options."""
+"""What the commands do, apart from reading their options."""
 
 import json
 import sys
@@ -16,6 +16,7 @@ from rich.table import Table
 from . import bench as benchmark
 from . import data, nn, optim, plots
 from .device import Device
+from .errors import MacawError
 from .files import writable_folder, write_atomically
 from .runs import Run, Settings, classifier, confusion_matrix, evaluate_in_parts
 from .trace import TracedDevice, chrome
@@ -23,7 +24,7 @@ from .trainer import Trainer
 from .weights import load_weights
 from .workloads import HARDWARE, WORKLOADS
 
-__all__ = ["bench", "evaluate", "info", "trace", "train"]
+__all__ = ["bench", "evaluate", "info", "trace", "train", "verilog"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
@@ -169,6 +170,27 @@ def _table(title, *columns):
 
 def _print(table):
     Console(highlight=False, width=None if console.is_terminal else _TABLE_WIDTH).print(table)
+
+
+def verilog(name, output):
+    """Write the Verilog of a configuration and what goes beside it."""
+    from macaw_hw.c_header import header
+    from macaw_hw.packaging import platform_designer
+    from macaw_hw.verilog import MODULE, describe, generate
+
+    config = CONFIGS[name]
+    output = output or Path("build", "verilog", f"macaw_{name}.v")
+    beside = {ending: output.with_name(output.stem + ending) for ending in (".json", ".h", "_hw.tcl")}
+    if output in beside.values():
+        raise MacawError(f"the Verilog file cannot be called {output}: that is the name of a file beside it; "
+                         "use the ending .v")
+    writable_folder(output.parent)
+    text = generate(config)
+    write_atomically(output, text)
+    write_atomically(beside[".json"], json.dumps(describe(config, text), indent=1) + "\n")
+    write_atomically(beside[".h"], header(config))
+    write_atomically(beside["_hw.tcl"], platform_designer(text, MODULE, output.name))
+    print(f"Wrote {output} and, beside it, {', '.join(path.name for path in beside.values())}.")
 
 
 def info(name):

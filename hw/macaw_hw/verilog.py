@@ -7,6 +7,7 @@ from amaranth.back import verilog
 
 from .accelerator import Accelerator
 from .memory_init import fold_memory_init
+from .packaging import annotate
 from .registers import REGISTERS, VERSION
 
 __all__ = ["MODULE", "generate", "describe"]
@@ -19,14 +20,17 @@ MODULE = "macaw"
 def generate(config, observe=False):
     """Verilog of the accelerator: the same configuration gives the same bytes, on every machine.
 
+    Its ports carry the attributes that Vivado's packager reads, see `packaging.annotate`.
+
     Parameters
     ----------
     config : Config
     observe : bool
         With the port ``events`` of `Accelerator`.
     """
-    return fold_memory_init(verilog.convert(Accelerator(config=config, observe=observe), name=MODULE, emit_src=False,
-                                            strip_internal_attrs=True))
+    text = verilog.convert(Accelerator(config=config, observe=observe), name=MODULE, emit_src=False,
+                           strip_internal_attrs=True)
+    return annotate(fold_memory_init(text), MODULE, config)
 
 
 def describe(config, text):
