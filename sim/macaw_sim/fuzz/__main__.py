@@ -7,7 +7,7 @@ from pathlib import Path
 
 from macaw_hw.config import CONFIGS, named_config
 
-from . import campaign, moments
+from . import beats, campaign, moments
 from .case import Case, listing
 from .coverage import Coverage
 
@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="legal programs")
     parser.add_argument("--illegal", type=int, help="programs that fault (default: COUNT / 4)")
     parser.add_argument("--moments", type=int, help="disturbed runs (default: COUNT / 4)")
+    parser.add_argument("--beats", type=int, help="runs with an error in each beat in turn (default: COUNT / 4)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="repeat a saved failure")
     arguments = parser.parse_args()
     if arguments.replay:
@@ -36,7 +37,9 @@ def main() -> int:
                 ("illegal", quarter if arguments.illegal is None else arguments.illegal,
                  lambda n, seed: campaign.illegal(config, programs=n, seed=seed, coverage=coverage)),
                 ("disturbed", quarter if arguments.moments is None else arguments.moments,
-                 lambda n, seed: moments.campaign(config, runs=n, seed=seed, coverage=coverage))):
+                 lambda n, seed: moments.campaign(config, runs=n, seed=seed, coverage=coverage)),
+                ("beats", quarter if arguments.beats is None else arguments.beats,
+                 lambda n, seed: beats.campaign(config, runs=n, seed=seed, coverage=coverage))):
             for number, done in enumerate(range(0, count, _CHUNK)):
                 work(min(_CHUNK, count - done), arguments.seed + number)
                 print(f"{arguments.config}: {name} {min(count, done + _CHUNK)} of {count}, seed "

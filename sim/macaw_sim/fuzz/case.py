@@ -1,6 +1,7 @@
 """A program with all that it starts from, and how two devices run it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -13,15 +14,15 @@ from macaw_hw.registers import COUNTERS, REGISTERS
 from ..backend import Backend, BusError
 from ..emulator.state import State
 
-__all__ = ["DATA", "DATA_BYTES", "DUMP", "MAX_CYCLES", "Case", "Local", "Mismatch", "Target", "compare", "counters",
-           "image_bytes", "instructions", "listing", "read", "run", "settle", "start", "transfers", "write"]
+__all__ = ["DATA", "DATA_BYTES", "DUMP", "MAX_CYCLES", "RESULT", "Case", "Local", "Mismatch", "Target", "compare",
+           "counters", "image_bytes", "instructions", "listing", "read", "run", "settle", "start", "transfers", "write"]
 
 DATA, DATA_BYTES = 0x1_0000, 0x1_0000
 """Where the programs' data are; the program is below, unless a case says otherwise."""
 DUMP = 0x4_0000
 """Where the contents of the local memories travel through."""
 MAX_CYCLES = 4_000_000
-_RESULT = ("status", "fault_code", "fault_unit", "fault_instruction", "instructions")
+RESULT = ("status", "fault_code", "fault_unit", "fault_instruction", "instructions")
 
 
 class Target(Backend, Protocol):
@@ -136,8 +137,8 @@ def read(backend: Backend, name: str) -> int:
     return sum(backend.read_register(register.offset + low // 8) << low for low in range(0, register.width, 32))
 
 
-def start(backend: Target, case: Case) -> None:
-    """Put a case into memory and registers, and ring the doorbell."""
+def start(backend: Target, case: Case, before: Callable[[], None] = lambda: None) -> None:
+    """Put a case into memory and registers, call ``before``, and ring the doorbell."""
     if case.dram.size > backend.dram.size:
         raise ValueError(f"the case needs {case.dram.size} bytes of memory, the backend has {backend.dram.size}")
     backend.dram[:case.dram.size] = case.dram
@@ -147,8 +148,10 @@ def start(backend: Target, case: Case) -> None:
     base, limit = case.window or (0, backend.dram.size)
     for name, value in (("irq_status", 7), ("irq_enable", 7), ("program_address", case.address),
                         ("program_length", len(case.program) // INSTRUCTION_BYTES), ("watchdog", case.watchdog),
-                        ("window_base", base), ("window_limit", limit), ("control", 1)):
+                        ("window_base", base), ("window_limit", limit)):
         write(backend, name, value)
+    before()
+    write(backend, "control", 1)
 
 
 def settle(backend: Backend, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
@@ -158,7 +161,7 @@ def settle(backend: Backend, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
     running = REGISTERS["status"].bits[0].mask
     for _ in range(100_000):
         if not read(backend, "status") & running:
-            return {name: read(backend, name) for name in _RESULT}
+            return {name: read(backend, name) for name in RESULT}
     raise Mismatch("the device does not stop draining")
 
 

@@ -12,10 +12,12 @@ from .case import Case, instructions
 
 __all__ = ["MOMENTS", "Coverage", "universe"]
 
-MOMENTS = ("abort", "reset", "silence", "silence_reset", "doorbell", "registers", "bus_read", "bus_write")
+MOMENTS = ("abort", "reset", "silence", "silence_reset", "silence_abort", "doorbell", "registers", "accesses",
+           "overwrite", "self_overwrite", "bus_read", "bus_write")
 """What happens to a program while it runs; see `moments`."""
-_ENDS = {"doorbell": ("done",), "registers": ("done",), "bus_read": ("stopped",),
-         "bus_write": ("stopped",)}
+_BEATS = ("load_error", "fetch_error", "store_error")
+_ENDS = {"doorbell": ("done",), "registers": ("done",), "accesses": ("done",), "bus_read": ("stopped",),
+         "bus_write": ("stopped",), **{name: ("stopped",) for name in _BEATS}}
 _STEPS = ("negative", "zero", "one", "more")
 _GAPS = ("negative", "zero", "overlapping", "contiguous", "gap")
 _LENGTHS = ("1", "2-16", "17-255", "256")
@@ -69,7 +71,8 @@ def universe(config: Config) -> dict[str, tuple[str, ...]]:
         "counter": _COUNTED,
         "fault": tuple(f"{fault.name}.{unit.name}" for fault, units in _FAULTS.items() for unit in units),
         "fault_race": ("one", "several queues", "several causes"),
-        "moment": tuple(f"{moment}.{end}" for moment in MOMENTS for end in _ENDS.get(moment, ("done", "stopped"))),
+        "moment": tuple(f"{moment}.{end}" for moment in (*MOMENTS, *_BEATS)
+                        for end in _ENDS.get(moment, ("done", "stopped"))),
     }
 
 

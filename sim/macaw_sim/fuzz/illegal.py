@@ -12,7 +12,7 @@ from .generator import Generator
 from .judge import Model
 from .tokens import encode
 
-__all__ = ["KINDS", "MAX_WORK", "illegal_case", "overflow_case"]
+__all__ = ["KINDS", "MAX_WORK", "illegal_case", "overflow_case", "work"]
 
 KINDS = ("bit", "field", "reserved", "zero_count", "own_token", "bad_code", "local", "window", "window_edge",
          "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond")
@@ -45,7 +45,7 @@ def _sound(config, case):
             format, fields = isa.decode(one)
         except ValueError:
             break
-        if _work(format, fields, config) > MAX_WORK:
+        if work(format, fields, config) > MAX_WORK:
             return False
     try:
         model = Model(config, case)
@@ -61,7 +61,8 @@ def _sound(config, case):
     return True
 
 
-def _work(format, fields, config):
+def work(format, fields, config) -> int:
+    """Rows or words that an instruction touches."""
     if format.opcode == Opcode.MATRIX:
         return fields["rows"] * fields["k_tiles"]
     if format.opcode == Opcode.VECTOR:

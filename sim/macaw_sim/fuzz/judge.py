@@ -24,11 +24,12 @@ from ..emulator.synchronization import check
 from .case import DUMP, Case, Local, Mismatch, instructions, run
 from .generator import dump_case, fill_case
 
-__all__ = ["Expectation", "Model", "judge"]
+__all__ = ["Expectation", "Model", "conclude", "judge"]
 
 _IN_UNIT = 4
 """Instructions that a unit takes out of its queue at most."""
 _LOCAL = 1 << 16
+_BUS_ERRORS = {Opcode.LOAD: Fault.BUS_READ, Opcode.STORE: Fault.BUS_WRITE}
 _DONE, _FAULT = (REGISTERS["status"].bits[i].mask for i in (1, 2))
 
 
@@ -52,6 +53,11 @@ class Expectation:
     order: list
     wrong: np.ndarray = field(repr=False)
 
+    @property
+    def clean(self) -> bool:
+        """Whether the program ends without fault."""
+        return (Fault.NONE, FaultUnit.LOAD, 0) in self.reports
+
 
 @dataclass(frozen=True)
 class _Touched:
@@ -68,14 +74,22 @@ class _Touched:
 class Model:
     """The maximal execution of a case.
 
+    Parameters
+    ----------
+    fetched : (bytes, Fault), optional
+        The instructions that the device fetches, and why no other follows, where memory does not tell.
+    struck : int, optional
+        An instruction that the bus answers with an error, whatever it touches.
+
     Raises
     ------
     SynchronizationError
         When tokens leave the order of conflicting accesses open, so that nothing can be expected.
     """
 
-    def __init__(self, config: Config, case: Case):
-        self.config, self.case = config, case
+    def __init__(self, config: Config, case: Case, *, fetched: tuple[bytes, Fault] | None = None,
+                 struck: int | None = None):
+        self.config, self.case, self._struck = config, case, struck
         self.state = State(config, case.dram.copy())
         self.state.window = case.window or (0, case.dram.size)
         self.state.bus_errors = list(self._errors())
@@ -83,9 +97,11 @@ class Model:
             case.local.put(self.state)
         emulator = Emulator(config, self.state.dram, check=False)
         emulator.state = self.state
-        fetched, self._missing = emulator._fetch(case.address, len(case.program) // isa.INSTRUCTION_BYTES)
-        self._raw = instructions(fetched)
-        self.program = Program(fetched, config)
+        if fetched is None:
+            fetched = emulator._fetch(case.address, len(case.program) // isa.INSTRUCTION_BYTES)
+        content, self._missing = fetched
+        self._raw = instructions(content)
+        self.program = Program(content, config)
         self.steps = list(self.program.steps)
 
     def _errors(self):
@@ -138,18 +154,20 @@ class Model:
                 possible |= final == dram
                 if self.steps[index].overlapping:
                     between |= self._reach(index)
+        faulted = {index for index in stuck if index is not None}
         for queue in (Queue.LOAD, Queue.STORE):
             if stuck[queue] is not None:
                 for index in self._followers(queues[queue], headers, tokens):
                     order.append(index)
-                    self._run(index)
+                    if self._run(index):
+                        faulted.add(index)
                     possible |= (final == dram) | self._reach(index)
         if reports:
             # The fault of another queue may cut off a store that writes some bytes more than once.
             possible |= between
         else:
             reports = {self._end(queues, fetched, headers)}
-        self._check(order, {index for index in stuck if index is not None})
+        self._check(order, faulted)
         return Expectation(reports, done, order, np.flatnonzero(~possible))
 
     @staticmethod
@@ -178,6 +196,8 @@ class Model:
         codes = {step.fault} - {Fault.NONE}
         if format.opcode in (Opcode.LOAD, Opcode.STORE):
             codes |= self._memory_faults(step, format, fields)
+        if index == self._struck:
+            codes.add(_BUS_ERRORS[format.opcode])
         if not codes:
             try:
                 step.run(self.state)
@@ -193,7 +213,7 @@ class Model:
         inside = np.array([state.inside(first, first + step._run_bytes) for first in step.starts.tolist()])
         if not inside.all():
             codes.add(Fault.WINDOW)
-        error = Fault.BUS_READ if format.opcode == Opcode.LOAD else Fault.BUS_WRITE
+        error = _BUS_ERRORS[format.opcode]
         if inside.any() and not state.answers(step.starts[inside], step._run_bytes, error):
             codes.add(error)
         return codes
@@ -243,23 +263,29 @@ def judge(device, case: Case, ranges=None, *, dump: bool = True) -> tuple[Expect
         run(device, fill_case(config, case.local, ranges))
     registers = run(device, case)
     model = Model(config, case)
-    expected = model.expect(device.dram)
+    expected = conclude(device, model, registers)
+    _emulate(config, case, expected)
+    if expected.clean and dump and case.local is not None:
+        _compare_local(device, Local.of(model.state), ranges)
+    return expected, registers
+
+
+def conclude(device, model: Model, registers: dict[str, int]) -> Expectation:
+    """What was expected of a program that has ended with ``registers``; raise `Mismatch` unless they, and the memory
+    of ``device``, are as the model says."""
+    case, expected = model.case, model.expect(device.dram)
     report = (Fault(registers["fault_code"]), FaultUnit(registers["fault_unit"]), registers["fault_instruction"])
-    clean = (Fault.NONE, FaultUnit.LOAD, 0) in expected.reports
     if report not in expected.reports:
         raise Mismatch(f"reported {_text(report)}, expected {' or '.join(map(_text, sorted(expected.reports)))}")
-    if registers["status"] != (_DONE if clean else _FAULT):
+    if registers["status"] != (_DONE if expected.clean else _FAULT):
         raise Mismatch(f"status is {registers['status']:#x} with the report {_text(report)}")
-    if registers["instructions"] > expected.total or clean and registers["instructions"] != expected.total:
+    if registers["instructions"] > expected.total or expected.clean and registers["instructions"] != expected.total:
         raise Mismatch(f"{registers['instructions']} instructions completed, expected {expected.total}")
     if expected.wrong.size:
         at = int(expected.wrong[0])
         raise Mismatch(f"{expected.wrong.size} bytes of memory are wrong, the first at {at:#x}: "
                        f"{device.dram[at]:#04x}, expected {model.state.dram[at]:#04x}, before {case.dram[at]:#04x}")
-    _emulate(config, case, expected)
-    if clean and dump and case.local is not None:
-        _compare_local(device, Local.of(model.state), ranges)
-    return expected, registers
+    return expected
 
 
 def _emulate(config, case, expected):

@@ -7,19 +7,21 @@ from macaw_hw.isa import Fault
 from macaw_hw.registers import COUNTERS, REGISTERS, Access
 
 from ..backend import BusError
-from ..verilator.backend import ProtocolError
+from ..verilator.backend import ALL_CHANNELS, ProtocolError
+from . import accesses, overwrite
 from .campaign import Failure, device, timing
-from .case import Case, Local, Mismatch, read, run, settle, start, write
+from .case import RESULT, Case, Local, Mismatch, read, run, settle, start, write
 from .coverage import MOMENTS, Coverage
 from .generator import Generator, fill_case
 from .illegal import illegal_case
-from .judge import Model, judge
+from .judge import Model, conclude, judge
 
 __all__ = ["campaign"]
 
 _RUNNING, _DONE, _FAULT, _ABORTED = (bits.mask for bits in REGISTERS["status"].bits)
 _WATCHDOG = 600
 _LENGTHS = (1, 12)
+_LONG = (4, 60)
 _START, _ABORT = (bits.mask for bits in REGISTERS["control"].bits)
 
 
@@ -27,9 +29,10 @@ def campaign(config: Config, *, runs: int, seed: int, options: dict | None = Non
              coverage: Coverage | None = None, kinds=MOMENTS) -> None:
     """``runs`` short programs, each disturbed at a random cycle, each followed by a legal one that is judged.
 
-    ``kinds`` are taken in turns: abort; hard reset; a memory that stops answering, then goes on or is reset; the
-    doorbell while busy; accesses to every register while busy; an error response to one of the
-    accesses. `Failure` names the first run that does not end as it must.
+    ``kinds`` are taken in turns: abort; hard reset; a memory that stops answering on all or some channels, then
+    goes on, or is reset, or is aborted; the doorbell while busy; accesses to every register, and accesses of
+    every kind, while busy; a program that is overwritten, by the host or by itself; an error response to one
+    of the accesses. `Failure` names the first run that does not end as it must.
     """
     options = timing(seed) if options is None else options
     generator = Generator(config, seed, wide=False)
@@ -48,9 +51,9 @@ def campaign(config: Config, *, runs: int, seed: int, options: dict | None = Non
         rtl.close()
 
 
-def _next(generator) -> Case:
+def _next(generator, lengths=_LENGTHS) -> Case:
     local = Local.of(generator.state)
-    return replace(generator.case(int(generator.rng.integers(*_LENGTHS))), local=local)
+    return replace(generator.case(int(generator.rng.integers(*lengths))), local=local)
 
 
 def _disturb(rtl, generator, kind):
@@ -59,10 +62,13 @@ def _disturb(rtl, generator, kind):
     if kind in ("bus_read", "bus_write"):
         _, registers = judge(rtl, illegal_case(generator, kind, int(generator.rng.integers(*_LENGTHS))), ranges)
         return "stopped" if registers["fault_code"] else "done"
-    case = replace(_next(generator), watchdog=_WATCHDOG)
+    # What is overwritten must be longer than what is fetched at once.
+    case = replace(_next(generator, _LONG if kind in _OVERWRITES else _LENGTHS), watchdog=_WATCHDOG)
     run(rtl, fill_case(rtl.config, case.local, ranges))
     # Where nothing waits for long, most programs end within this many cycles.
     moment = int(generator.rng.integers(1, 60 + 60 * (len(case.program) // 32)))
+    if kind in _OVERWRITES:
+        return _OVERWRITES[kind](rtl, generator, case)
     start(rtl, case)
     return _KINDS[kind](rtl, case, moment, generator.rng)
 
@@ -92,6 +98,10 @@ def _abort(rtl, case, moment, rng):
 
 def _reset(rtl, case, moment, rng):
     ended = rtl.wait_interrupt(moment)
+    if rng.random() < 0.25:
+        # Also while an aborted program drains.
+        write(rtl, "control", _ABORT)
+        rtl.wait_interrupt(int(rng.integers(30)))
     rtl.reset()
     if read(rtl, "status") or read(rtl, "irq_status") or read(rtl, "window_limit"):
         raise Mismatch("registers keep values over a reset")
@@ -99,7 +109,7 @@ def _reset(rtl, case, moment, rng):
 
 
 def _silence(rtl, case, moment, rng, *, reset=False):
-    rtl.stop_answering(after=moment)
+    rtl.stop_answering(after=moment, channels=_channels(rng))
     if not rtl.wait_interrupt(200_000):
         raise Mismatch("no interrupt although the memory is silent: the watchdog does not bite")
     status = read(rtl, "status")
@@ -117,6 +127,33 @@ def _silence(rtl, case, moment, rng, *, reset=False):
             raise Mismatch("a watchdog fault is forgotten when the memory answers again")
         return "stopped"
     return "done" if reset else _right(rtl, case)
+
+
+def _channels(rng):
+    """All of them, or some."""
+    chosen = [channel for channel in ALL_CHANNELS if rng.random() < 0.4]
+    return chosen if chosen and rng.random() < 0.6 else ALL_CHANNELS
+
+
+def _silence_abort(rtl, case, moment, rng):
+    """Aborted before the watchdog bites: at rest when the memory answers again, or is reset, and not before."""
+    rtl.stop_answering(after=moment, channels=_channels(rng))
+    if rtl.wait_interrupt(moment + int(rng.integers(_WATCHDOG - 50))):
+        rtl.resume_answering()
+        return _right(rtl, case)
+    write(rtl, "control", _ABORT)
+    rtl.wait_interrupt(int(rng.integers(1, 2 * _WATCHDOG)))
+    if rng.random() < 0.3:
+        rtl.reset()
+        rtl.resume_answering()
+        return "stopped"
+    rtl.resume_answering()
+    registers = settle(rtl)
+    if registers["status"] == _DONE:
+        return _right(rtl, case)
+    if registers["status"] != _ABORTED or registers["fault_code"]:
+        raise Mismatch(f"aborted, but ended with {registers}")
+    return "stopped"
 
 
 def _silence_reset(rtl, case, moment, rng):
@@ -153,6 +190,14 @@ def _registers(rtl, case, moment, rng):
     return _right(rtl, case)
 
 
+def _accesses(rtl, case, moment, rng):
+    """Accesses of every kind while it runs and after it."""
+    accesses.busy(rtl, rng, case, int(rng.integers(1, 25)))
+    conclude(rtl, Model(rtl.config, case), {name: read(rtl, name) for name in RESULT})
+    accesses.idle(rtl, rng, 60)
+    return "done"
+
+
 def _refused(rtl, offset, *, locked=False):
     before = read(rtl, "status")
     kept = rtl.read_register(offset) if locked else 0
@@ -166,4 +211,5 @@ def _refused(rtl, offset, *, locked=False):
 
 
 _KINDS = {"abort": _abort, "reset": _reset, "silence": _silence, "silence_reset": _silence_reset,
-          "doorbell": _doorbell, "registers": _registers}
+          "silence_abort": _silence_abort, "doorbell": _doorbell, "registers": _registers, "accesses": _accesses}
+_OVERWRITES = {"overwrite": overwrite.by_host, "self_overwrite": overwrite.by_itself}

@@ -1,0 +1,110 @@
+"""An error response to every beat of every burst of a program, one after the other."""
+
+from dataclasses import replace
+
+from macaw_hw.config import Config
+from macaw_hw.isa import INSTRUCTION_BYTES, Fault, Queue
+
+from ..backend import BusError
+from ..verilator.backend import STREAMS, ProtocolError
+from .campaign import Failure, device, timing
+from .case import Case, Local, Mismatch, run, settle, start
+from .coverage import Coverage
+from .generator import Generator, fill_case
+from .judge import Model, conclude
+
+__all__ = ["campaign", "strike"]
+
+_LENGTHS = (1, 9)
+_MOST = 400
+_QUEUES = {"load": Queue.LOAD, "store": Queue.STORE}
+
+
+def campaign(config: Config, *, runs: int, seed: int, options: dict | None = None, verilog: str | None = None,
+             coverage: Coverage | None = None) -> dict[str, int]:
+    """At least ``runs`` runs of short programs: of each program one for every beat that it loads or fetches, and for
+    every burst that it stores, in which this one is answered with SLVERR or DECERR. Half of the errors
+    stay for all that follows.
+
+    Each run must report the error at the instruction that the beat belongs to, with memory as
+    `judge.Model` allows, and the same program without error must be right behind it.
+
+    Returns
+    -------
+    dict
+        Runs by stream (`macaw_sim.verilator.backend.STREAMS`), and ``programs``.
+
+    Raises
+    ------
+    Failure
+        On the first run that does not end as it must.
+    """
+    options = timing(seed) if options is None else options
+    generator = Generator(config, seed, wide=False)
+    done = dict.fromkeys((*STREAMS, "programs"), 0)
+    rtl = device(config, seed, options, verilog)
+    try:
+        while sum(done[stream] for stream in STREAMS) < runs:
+            local = Local.of(generator.state)
+            case = replace(generator.case(int(generator.rng.integers(*_LENGTHS))), local=local)
+            where = f"seed {seed}: program {done['programs']}"
+            try:
+                counts = _clean(rtl, case, generator.fields.regions)
+                if sum(counts.values()) > _MOST:
+                    continue
+                for stream in STREAMS:
+                    for number in range(counts[stream]):
+                        where = f"seed {seed}: program {done['programs']}, error in {stream} {number}"
+                        end = number + 1 if generator.rng.random() < 0.5 else 1 << 32
+                        response = ("SLVERR", "DECERR")[int(generator.rng.integers(2))]
+                        strike(rtl, case, stream, number, end, response, generator.fields.regions)
+                        _clean(rtl, case, generator.fields.regions)
+                        done[stream] += 1
+                        if coverage is not None:
+                            coverage.hit("moment", f"{stream}_error", "stopped")
+            except (Mismatch, ProtocolError, BusError, TimeoutError) as error:
+                raise Failure(f"{where}: {error}") from None
+            done["programs"] += 1
+    finally:
+        rtl.close()
+    return done
+
+
+def _clean(rtl, case, ranges):
+    """Run a program without error; how much of each stream the memory answered."""
+    run(rtl, fill_case(rtl.config, case.local, ranges))
+    rtl.watch()
+    registers = run(rtl, case)
+    conclude(rtl, Model(rtl.config, case), registers)
+    return rtl.watched().counts
+
+
+def strike(rtl, case: Case, stream: str, first: int, end: int, response: str, ranges) -> None:
+    """Run a legal program with errors in beats (bursts) ``first`` up to ``end`` of a stream; raise `Mismatch` unless
+    it ends with the report of an instruction that the first of them belongs to, and with memory to match."""
+    if case.local is not None:
+        run(rtl, fill_case(rtl.config, case.local, ranges))
+    start(rtl, case, lambda: rtl.watch(stream, first, end, response=response))
+    registers = settle(rtl)
+    at = rtl.watched().struck
+    if at is None:
+        raise Mismatch("there was no such beat")
+    conclude(rtl, _model(rtl.config, case, stream, at, registers["fault_instruction"]), registers)
+
+
+def _model(config, case, stream, at, reported):
+    """What an error at byte address ``at`` of a stream leads to."""
+    if stream == "fetch":
+        index = (at - case.address) // INSTRUCTION_BYTES
+        return Model(config, case, fetched=(case.program[:index * INSTRUCTION_BYTES], Fault.BUS_READ))
+    model = Model(config, case)
+    touching = {index for index, header in enumerate(model.program.headers)
+                if header.queue == _QUEUES[stream] and _touches(model.steps[index], at, config.bus_bytes)}
+    if reported not in touching:
+        raise Mismatch(f"instruction {reported} is reported, but the error belongs to one of {sorted(touching)}")
+    return Model(config, case, struck=reported)
+
+
+def _touches(step, at, bus_bytes):
+    at &= -bus_bytes
+    return bool(((step.starts < at + bus_bytes) & (at < step.starts + step._run_bytes)).any())
