@@ -1,7 +1,7 @@
 """The two halves of the matrix unit's control: one loads weights, the other streams activations."""
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -87,12 +87,9 @@ class WeightLoader(wiring.Component):
 class Streamer(wiring.Component):
     """Reads the X lines of instructions, one per cycle, and says where their results go.
 
-    An instruction is ``k_tiles`` passes over its rows. A pass waits for its W tile; and a row waits until the
-    accumulator cannot miss an earlier result for the same row of Y:
-
-    * from pass to pass, so that one row comes `Accumulator.loop` cycles after it came before;
-    * in the first pass of an instruction that accumulates, until all earlier rows have that distance;
-    * at each row of an instruction with ``y_stride`` 0, whose rows are all the same.
+    An instruction is ``k_tiles`` passes over its rows. A pass waits for its W tile; and a row of Y that is added to
+    comes `Accumulator.loop` cycles after it came before at the earliest, be it in the pass before, in the instruction
+    before, or (with ``y_stride`` 0) in the same pass.
 
     Parameters
     ----------
@@ -158,9 +155,9 @@ class Streamer(wiring.Component):
             m.d.sync += age.eq(1)
         with m.Elif(age != self.drain):
             m.d.sync += age.eq(age + 1)
-        hazard = self._hazard(m, pending, move, current, first_row, first_pass, age)
-
         x, y, line = self._walk(m, pending, move, current, issue, last_row, first_row)
+        fresh = first_pass & ~current.accumulate
+        hazard = self._hazard(m, y, issue, fresh)
         bad = Signal()
         m.d.comb += [
             bad.eq((x >= self.config.tiles) | (y >= self.config.vector_rows)
@@ -171,7 +168,7 @@ class Streamer(wiring.Component):
         m.d.sync += [
             self.fault.eq(active & bad & (age == self.drain)),
             self.o_valid.eq(issue), self.o_first.eq(first_row),
-            self.o_result.row.eq(y), self.o_result.fresh.eq(first_pass & ~current.accumulate),
+            self.o_result.row.eq(y), self.o_result.fresh.eq(fresh),
             self.o_result.last.eq(last_row & last_pass),
         ]
 
@@ -183,24 +180,15 @@ class Streamer(wiring.Component):
             m.d.sync += [pending.eq(self.instruction), waiting.eq(1)]
         return m
 
-    def _hazard(self, m, pending, move, current, first_row, first_pass, age):
-        """Whether the next row has to wait for earlier ones, the last of which came ``age`` cycles ago."""
-        loop = Accumulator.loop
-        same_row = Signal()
-        # A pass that lasts as long as the loop needs no distance to the next one.
-        distance = Signal(range(loop + 1))
-        with m.If(move):
-            m.d.sync += [distance.eq(0),
-                         same_row.eq((pending.y_stride == 0) & (pending.rows != 1))]
-            with m.If(pending.rows <= loop):
-                m.d.sync += distance.eq(loop + 1 - pending.rows)
+    def _hazard(self, m, y, issue, fresh):
+        """Whether the next row, `y`, is one of those that were issued so recently that its old value is not there."""
+        recent = [Signal(data.StructLayout({"valid": 1, "row": len(self.o_result.row)}), name=f"recent{i}")
+                  for i in range(Accumulator.loop - 1)]
+        row = y[:len(self.o_result.row)]
+        m.d.sync += [recent[0].eq(Cat(issue, row)),
+                     *(after.eq(before) for before, after in zip(recent, recent[1:], strict=False))]
         hazard = Signal()
-        with m.If(same_row):
-            m.d.comb += hazard.eq(age < loop)
-        with m.Elif(first_row & first_pass):
-            m.d.comb += hazard.eq(current.accumulate & (age < loop))
-        with m.Elif(first_row):
-            m.d.comb += hazard.eq(age < distance)
+        m.d.comb += hazard.eq(~fresh & Cat(one.valid & (one.row == row) for one in recent).any())
         return hazard
 
     def _walk(self, m, pending, move, current, issue, last_row, first_row):
