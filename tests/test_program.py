@@ -10,6 +10,7 @@ from macaw_hw import isa
 from macaw_hw.config import Config, named_config
 from macaw_hw.isa import DataFormat, Queue, VectorOp
 from macaw_sim.emulator.device import Emulator
+from macaw_sim.emulator.vector import Vector
 
 N4 = named_config("n4")
 SMALL = Config(size=4, vector_bank_rows=64, tile_bank_tiles=8, queue_depth=2)
@@ -214,3 +215,40 @@ def test_cache_keeps_what_is_pinned_and_says_when_all_is():
         rows.get(second)
     rows.get(second)
     assert not rows.resident(first)
+
+
+def chains_of(*vectors):
+    """Whether each of some (a, d, inner, other fields) is chained to the one before."""
+    program = Program(N4)
+    for a, d, inner, *others in vectors:
+        program.vector(VectorOp.MOVE, a=a, d=d, inner=inner, **{"to_vector": 1, **(others[0] if others else {})})
+        program.load(format=DataFormat.FLOAT32, address=4096, local=200, run=16)
+    return [f["chain"] for f in fields_of(program) if f["opcode"] == isa.Opcode.VECTOR]
+
+
+def test_vector_instructions_are_chained_where_no_row_is_read_too_early():
+    assert chains_of((0, 8, 4), (8, 16, 4), (16, 16, 4), (16, 24, 8)) == [0, 1, 1, 1]
+    assert chains_of((0, 8, 4), (9, 16, 2), (0, 24, 1)) == [0, 0, 1]
+    assert chains_of((0, 8, 4), (7, 16, 4)) == [0, 1]
+    assert chains_of((0, 8, 4), (11, 16, 4, {"a_inner": -1})) == [0, 0]
+    assert chains_of((0, 8, 4, {"d_inner": -1}), (8, 16, 4, {"a_inner": -1})) == [0, 1]
+    assert chains_of((0, 8, 4), (8, 16, 4, {"chain": 0})) == [0, 0]
+    assert chains_of((0, 8, 4, {"to_vector": 0, "to_tile": 1}), (11, 16, 4, {"a_inner": -1})) == [0, 1]
+    # Panels: the rows of the second are written after those of the first.
+    panels = {"outer": 2, "a_outer": 8, "d_outer": 8}
+    assert chains_of((0, 32, 4, panels), (32, 64, 4), (32, 96, 4, panels)) == [0, 1, 1]
+    assert chains_of((0, 32, 4, panels), (40, 64, 4)) == [0, 0]
+
+
+def test_random_chains_are_as_the_emulator_wants_them(rng):
+    chained = 0
+    for _ in range(300):
+        program = Program(SMALL)
+        for _ in range(2):
+            strides = {f"{x}_{loop}": int(rng.integers(-2, 3)) for x in "ad" for loop in ("inner", "outer")}
+            program.vector(VectorOp.MOVE, a=int(rng.integers(24, 40)), d=int(rng.integers(24, 40)),
+                           inner=int(rng.integers(1, 5)), outer=int(rng.integers(1, 4)), to_vector=1, **strides)
+        first, second = (Vector(fields | {"chain": 1}, SMALL) for fields in fields_of(program))
+        assert fields_of(program)[1]["chain"] == (second.overtakes(first) is None)
+        chained += fields_of(program)[1]["chain"]
+    assert 0 < chained < 300

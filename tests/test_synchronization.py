@@ -243,3 +243,27 @@ def test_more_tokens_than_a_counter_holds():
     assert schedule(headers, depth=4).fault == Fault.NONE
     result = schedule([*headers, Header(Queue.LOAD, 0, V)], depth=4)
     assert (result.fault, result.at) == (Fault.TOKENS, isa.TOKEN_LIMIT)
+
+
+@pytest.mark.parametrize(("before", "after", "row"), [
+    (move(10, 30, 5), move(30, 50, 5, chain=1), None),                              # the same rows
+    (move(10, 30, 5), move(27, 50, 5, chain=1), None),                              # rows written before
+    (move(10, 30, 5), move(31, 50, 5, chain=1), 31),                                # one iteration too early
+    (move(10, 30, 5), move(31, 50, 5), None),                                       # not chained
+    (move(10, 30, 1), move(30, 50, 5, chain=1), None),
+    (move(10, 30, 5), move(34, 50, 1, chain=1), 34),
+    (quantize(10, 3), move(10, 50, 5, chain=1), None),                              # no rows written
+    (move(10, 30, 5), isa.encode(Opcode.VECTOR, op=VectorOp.FILL, to_vector=1, a=34, d=60, inner=1, outer=1,
+                                 chain=1), None),
+    (move(10, 30, 4), isa.encode(Opcode.VECTOR, op=VectorOp.ADD, to_vector=1, a=30, a_inner=1, b=33, b_inner=-1, d=60,
+                                 d_inner=1, inner=4, outer=1, chain=1), 33),
+])
+def test_chain_reads_no_row_before_it_is_written(before, after, row):
+    program = [load(0, rows=64), move(10, 61, wait=L), before, load_tile(7), after]
+    program[0] = load(0, rows=64, post=V)
+    if row is None:
+        return check(*program)
+    error = conflict(*program)
+    assert error.instructions == (2, 4)
+    assert f"reads vector row {row}, which instruction 2 (VECTOR MOVE" in str(error)
+    assert str(error).endswith("writes in a later iteration. It must not be chained to that.")

@@ -46,7 +46,7 @@ def _vector(f):
         parts.append(f"tile {_strided(f['tile'], ('t', f['tile_inner']), ('o', f['tile_outer']))}")
     if re.search(r"\bs\b", op.operands.formula):
         parts.append(f"s={struct.unpack('<f', struct.pack('<I', f['scalar']))[0]:.9g}")
-    return ", ".join([*parts, f"{f['outer']} x {f['inner']}"])
+    return ", ".join([*parts, f"{f['outer']} x {f['inner']}"]) + ", chained" * f["chain"]
 
 
 _TEXT = {Opcode.LOAD: _dma, Opcode.STORE: _dma, Opcode.MATRIX: _matrix, Opcode.VECTOR: _vector}

@@ -1,11 +1,12 @@
 """What an instruction touches: rows of the vector memory, tiles of the tile memory, bytes of memory."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from macaw_hw.isa import LOOPS, DataFormat, Opcode, VectorOp
 
-__all__ = ["element_bytes", "Footprint", "dma_size", "footprint", "intervals"]
+__all__ = ["element_bytes", "Footprint", "chainable", "dma_size", "footprint", "intervals"]
 
 _NOTHING = np.empty(0, dtype=np.int64)
 _MOST_INTERVALS = 256
@@ -84,3 +85,27 @@ def footprint(format, fields, config):
     if format.opcode == Opcode.LOAD:
         return Footprint(**{f"{kind}_written": local}, memory_read=intervals(f, config))
     return Footprint(**{f"{kind}_read": local}, memory_written=intervals(f, config))
+
+
+def chainable(before, fields):
+    """Whether a VECTOR instruction may be chained to the VECTOR instruction ``before`` it, both as
+    :func:`macaw_hw.isa.decode` gives them: no iteration reads a row that ``before`` writes in a later one."""
+    if not before["to_vector"]:
+        return True
+    written = tuple(before[name] for name in ("outer", "d_outer", "inner", "d_inner"))
+    uses = VectorOp(fields["op"]).operands
+    return all(_in_step(written, fields[operand] - before["d"], fields["outer"], fields[f"{operand}_outer"],
+                        fields["inner"], fields[f"{operand}_inner"])
+               for operand, used in (("a", uses.a), ("b", uses.b)) if used)
+
+
+@lru_cache(maxsize=1 << 12)
+def _in_step(written, first, outer, outer_stride, inner, inner_stride):
+    """Whether iteration k reads, from row ``first`` on, no row that is written, from row 0 on, after iteration k."""
+    count, stride, *rest = written
+    written = _grid(0, (count, stride), tuple(rest))
+    read = _grid(first, (outer, outer_stride), (inner, inner_stride))
+    low = min(written.min(), read.min())
+    last = np.full(max(written.max(), read.max()) - low + 1, -1)
+    last[written - low] = np.arange(written.size)
+    return bool((last[read - low] <= np.arange(read.size)).all())

@@ -7,7 +7,7 @@ from macaw_hw import isa
 from macaw_hw.isa import Queue
 
 from .disassembler import disassemble
-from .footprint import footprint
+from .footprint import chainable, footprint
 from .timing import Clock, Timing
 
 __all__ = ["Program"]
@@ -108,9 +108,10 @@ class Program:
 
     def vector(self, op, *, scalar=0.0, **fields):
         """Append a VECTOR; ``scalar`` is a number, rounded to float32. ``a_inner``, ``b_inner``, ``d_inner`` and
-        ``tile_inner`` are 1 unless given."""
+        ``tile_inner`` are 1 unless given. It is chained to the VECTOR before it where that is legal, unless ``chain``
+        is 0."""
         bits = struct.unpack("<I", struct.pack("<f", scalar))[0]
-        defaults = {"a_inner": 1, "b_inner": 1, "d_inner": 1, "tile_inner": 1, "outer": 1}
+        defaults = {"a_inner": 1, "b_inner": 1, "d_inner": 1, "tile_inner": 1, "outer": 1, "chain": 1}
         return self._append(isa.VECTOR, {**defaults, "op": int(op), "scalar": bits, **fields})
 
     def store(self, **fields):
@@ -128,6 +129,8 @@ class Program:
 
         queue, own = format.queue, self._by_queue[format.queue]
         index = len(own)
+        if queue == Queue.VECTOR:
+            fields["chain"] &= bool(own) and chainable(own[-1], fields)
         needs = self._needs(queue, touched)
         ready = self._wait(queue, fields, needs)
 

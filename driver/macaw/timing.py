@@ -25,7 +25,7 @@ class Timing:
     memory: int = 40
     issue: int = 4
     matrix: int = 12
-    vector: int = 20
+    vector: int = 14
 
 
 class Clock:
@@ -36,6 +36,8 @@ class Clock:
         self._free = [0] * len(Queue)
         self._starts = [[] for _ in Queue]
         self._fetched = timing.memory
+        self._written = 0, 0
+        """When the latest VECTOR has written its first row, and when it is done."""
         self.busy = [0] * len(Queue)
         self.end = 0
 
@@ -47,7 +49,7 @@ class Clock:
             return max(fields["rows"], n) * fields["k_tiles"], 2 * n + timing.matrix
         if format.opcode == Opcode.VECTOR:
             rows = fields["inner"] * fields["outer"]
-            return rows + timing.vector, (n + 4) * fields["to_tile"]
+            return rows + 1, timing.vector + (n + 4) * fields["to_tile"]
         runs = fields["count0"] * fields["count1"] * fields["count2"] * fields["count3"]
         beats = -(-fields["run"] * element_bytes(fields["format"], config) // config.bus_bytes)
         rows = dma_size(fields, config)
@@ -67,6 +69,9 @@ class Clock:
             self._fetched = max(self._fetched, starts[-self._config.queue_depth])
         occupied, rest = self._cost(format, fields)
         start = max(self._free[queue], self._fetched, ready + self._timing.issue)
+        if format.opcode == Opcode.VECTOR:
+            start = max(start, self._written[not fields["chain"]])
+            self._written = start + self._timing.vector * fields["to_vector"], start + occupied + rest
         starts.append(start)
         self._free[queue] = start + occupied
         self.busy[queue] += occupied

@@ -243,7 +243,8 @@ VECTOR = Format(
     "with lane l taken from lane l XOR shuffle, and the result goes to row d + i*d_inner + o*d_outer "
     "(`to_vector`) and/or through the quantizer (`to_tile`): results i = N*t .. N*t+N-1 become tile "
     "tile + t*tile_inner + o*tile_outer; the rows that the last t lacks are zeros. No row may be read "
-    "after the same instruction wrote it in an earlier iteration.",
+    "after the same instruction wrote it in an earlier iteration. With `chain`, iteration k (of all, from 0) must "
+    "read no row that the VECTOR instruction before writes in an iteration after k.",
     (
         Field("op", VectorOp, "Operation."),
         Field("to_vector", unsigned(1), "Write results to the vector memory."),
@@ -261,6 +262,8 @@ VECTOR = Format(
         Field("inner", unsigned(12), "Iterations of the inner loop, at least 1."),
         Field("outer", unsigned(12), "Iterations of the outer loop, at least 1."),
         Field("scalar", unsigned(32), "The scalar s: bits of a float32."),
+        Field("chain", unsigned(1), "Iteration k may begin when the VECTOR instruction before has written the rows of "
+                                    "its iterations 0..k, instead of when that instruction is done."),
     ))
 
 FORMATS = {format.opcode: format for format in (LOAD, MATRIX, VECTOR, STORE)}

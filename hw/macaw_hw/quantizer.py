@@ -171,13 +171,15 @@ class Quantizer(wiring.Component):
         A normalised row; the last of its inner loop; the last of all.
     address : In(16)
         Tile for the oldest rows that were not written; goes on after a cycle with ``next``.
-    next, wrap : Out(1)
-        The tile at ``address`` is on its way; it ended with a row that was ``end``.
+    next, wrap, over : Out(1)
+        The tile at ``address`` is on its way; it ended with a row that was ``end``; that was ``last``.
+    hold : In(1)
+        No tile sets out, as the next ``address`` is not there yet.
     tile : Out(TileWrite)
     finished : Out(1)
         Pulse: the tile that ended with the ``last`` row was written.
     idle : Out(1)
-        No tile is complete but not written, except one that is ``outside``.
+        No tile is complete but not written, except behind one that is ``outside`` and while in ``hold``.
     outside : Out(1)
         A complete tile waits until reset because there is no tile ``address``.
     non_finite : Out(1)
@@ -190,7 +192,7 @@ class Quantizer(wiring.Component):
         super().__init__({
             "reserve": In(1), "room": Out(1),
             "row": In(lanes(config)), "valid": In(1), "end": In(1), "last": In(1),
-            "address": In(16), "next": Out(1), "wrap": Out(1),
+            "address": In(16), "next": Out(1), "wrap": Out(1), "over": Out(1), "hold": In(1),
             "tile": Out(TileWrite(config)),
             "finished": Out(1), "idle": Out(1), "outside": Out(1), "non_finite": Out(1),
         })
@@ -224,7 +226,7 @@ class Quantizer(wiring.Component):
 
         pending = Signal(range(depth + 1))
         m.d.sync += pending.eq(pending + complete - written)
-        m.d.comb += self.idle.eq((pending == 0) | self.outside & ~moving)
+        m.d.comb += self.idle.eq((pending == 0) | (self.outside | self.hold) & ~moving)
         return m
 
     def _collect(self, m, layout, lane, tiles):
@@ -276,12 +278,12 @@ class Quantizer(wiring.Component):
             "tile": len(self.tile.tile), "largest": 8})
         stages = [Signal(stage, name=f"stage{i}") for i in range(3)]
         m.d.comb += [
-            self.outside.eq(tiles.r_rdy & (self.address >= self.config.tiles)),
-            step.eq(advance & tiles.r_rdy & ~self.outside),
+            self.outside.eq(tiles.r_rdy & ~self.hold & (self.address >= self.config.tiles)),
+            step.eq(advance & tiles.r_rdy & ~self.hold & ~self.outside),
             stored.eq(line <= head.count),
             release.eq(step & stored),
             infinite.eq(head.largest == 0xFF),
-            self.next.eq(step & (line == size - 1)), self.wrap.eq(head.end),
+            self.next.eq(step & (line == size - 1)), self.wrap.eq(head.end), self.over.eq(head.last),
             tiles.r_en.eq(self.next),
         ]
         with m.If(step):

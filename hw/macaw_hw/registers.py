@@ -71,7 +71,7 @@ COUNTERS = {
            ("wait_token", "Cycles the head of the {queue} queue waits for a token."),
            ("wait_memory", "Cycles the {queue} unit waits for a bank of a local memory."),
            ("wait_other", "Cycles the {queue} unit waits for the bus (load, store), for weights or the "
-                          "accumulation latency (matrix), or for the quantizer (vector)."))},
+                          "accumulation latency (matrix), or for the quantizer or the instruction before (vector)."))},
     "fetch_blocked": "Cycles a fetched instruction waits for room in its queue.",
     "instructions": "Instructions completed.",
     "beats_read": "AXI4 read beats, instructions included.",

@@ -77,7 +77,7 @@ def check(headers, steps, order, config, describe):
     ----------
     headers : list of schedule.Header
     steps : list
-        Of each instruction the unit's model, with ``accesses()`` and ``hazard()``.
+        Of each instruction the unit's model, with ``accesses()`` and ``hazard()``; of VECTOR also ``overtakes()``.
     order : list of int
         Indices in a legal order.
     config : Config
@@ -96,6 +96,7 @@ def check(headers, steps, order, config, describe):
                "memory": _History(len(segments))}
     posted = {(source, target): deque() for source in Queue for target in Queue}
     clocks = np.zeros((len(Queue), len(Queue)), np.int32)  # of the latest instruction of each queue
+    vector = None
     members = [[] for _ in Queue]
 
     for index in order:
@@ -103,6 +104,14 @@ def check(headers, steps, order, config, describe):
         hazard = steps[index].hazard()
         if hazard:
             raise SynchronizationError(f"instruction {index} ({describe(index)}) {hazard}", (index,))
+        if queue == Queue.VECTOR:
+            row = None if vector is None else steps[index].overtakes(steps[vector])
+            if row is not None:
+                raise SynchronizationError(
+                    f"instruction {index} ({describe(index)}) reads vector row {row}, which instruction {vector} "
+                    f"({describe(vector)}) writes in a later iteration. It must not be chained to that.",
+                    (vector, index))
+            vector = index
         clock = clocks[queue]
         for source in Queue:
             if headers[index].wait >> source & 1:

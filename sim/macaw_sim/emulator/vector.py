@@ -5,7 +5,7 @@ from macaw_hw.config import Config
 from macaw_hw.isa import Fault, VectorOp
 
 from ..arithmetic import NonFiniteError, from_bits, quantize_tile, vector_op
-from .indices import Places, walk
+from .indices import LOCAL_SPACE, Places, walk
 from .state import DeviceFault, State
 
 __all__ = ["Vector"]
@@ -25,6 +25,7 @@ class Vector:
 
     def __init__(self, fields: dict, config: Config):
         self._size = config.size
+        self._chain = bool(fields["chain"])
         self._op = VectorOp(fields["op"])
         self._scalar = from_bits(fields["scalar"])[()]
         self._shuffle = np.arange(config.size) ^ fields["shuffle"] if fields["shuffle"] else None
@@ -91,4 +92,19 @@ class Vector:
                 late = known & (first[np.where(known, rows, 0)] < iteration)
                 if late.any():
                     return f"reads vector row {rows[late.argmax()]} after writing it in an earlier iteration"
+        return None
+
+    def overtakes(self, before: "Vector"):
+        """The vector row that this instruction would read too early if it is chained to ``before``, or None."""
+        if not self._chain or not before._d:
+            return None
+        written = before._d.indices.reshape(-1)
+        last = np.full(LOCAL_SPACE, -1)
+        last[written] = np.arange(written.size)
+        for read in (self._a, self._b):
+            if read:
+                rows = read.indices.reshape(-1)
+                early = last[rows] > np.arange(rows.size)
+                if early.any():
+                    return int(rows[early.argmax()])
         return None

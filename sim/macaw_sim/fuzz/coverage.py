@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import product
 
 import numpy as np
+from macaw.footprint import chainable, footprint
 from macaw_hw import isa
 from macaw_hw.config import Config
 from macaw_hw.isa import DataFormat, Fault, FaultUnit, Opcode, Queue, VectorOp
@@ -54,6 +55,8 @@ def universe(config: Config) -> dict[str, tuple[str, ...]]:
                         + ["x_row_stride", "x_k_stride", "w_k_stride"], _STEPS)
         + names(["y_stride"], ("negative", "one", "more")),
         "memory_stride": names(transfers, range(isa.LOOPS), _GAPS),
+        "chain": names(("vector", "both"), ("apart", "same rows", "other rows", "not chained")) + ("tile.apart",),
+        "chain_rows": ("fewer", "as many", "more"),
         "partial_tile": names(("whole", "partial"), ("single", "several")),
         "transpose": names(("x", "xT"), ("w", "wT"), ("=", "+=")),
         "reduction": names(("1", "<N", "N", "whole tiles", "partial"), ("1", "2", "more")),
@@ -105,6 +108,9 @@ class Coverage:
         decoded = [isa.decode(one) for one in instructions(case.program)]
         for format, f in decoded:
             {Opcode.VECTOR: self._vector, Opcode.MATRIX: self._matrix}.get(format.opcode, self._transfer)(f)
+        vectors = [f for format, f in decoded if format.opcode == Opcode.VECTOR]
+        for before, f in zip(vectors, vectors[1:], strict=False):
+            self._chain(before, f)
         self._tokens(decoded)
         count = len(decoded)
         self.hit("length", "1" if count == 1 else "2-15" if count < 16 else "16-99" if count < 100 else "100 and more")
@@ -184,6 +190,24 @@ class Coverage:
                      "several" if f["inner"] > config.size else "single")
         if f["inner"] * f["outer"] >= 1000:
             self.hit("extreme", "vector rows")
+
+    def _chain(self, before, f):
+        """Two VECTOR in a row."""
+        kind = ("vector", "tile", "both")[before["to_vector"] + 2 * before["to_tile"] - 1]
+        uses = VectorOp(f["op"]).operands
+        if not f["chain"]:
+            if not chainable(before, f):
+                self.hit("chain", kind, "not chained")
+            return
+        written = [before[name] for name in ("d", "d_inner", "d_outer", "inner", "outer")]
+        reads = [[f[name] for name in (operand, f"{operand}_inner", f"{operand}_outer", "inner", "outer")]
+                 for operand, used in (("a", uses.a), ("b", uses.b)) if used]
+        rows = footprint(isa.VECTOR, before, self.config).rows_written
+        shared = np.isin(footprint(isa.VECTOR, f, self.config).rows_read, rows).any()
+        self.hit("chain", kind, "same rows" if shared and written in reads else "other rows" if shared else "apart")
+        if shared:
+            counts = [one["inner"] * one["outer"] for one in (before, f)]
+            self.hit("chain_rows", "fewer" if counts[1] < counts[0] else "more" if counts[1] > counts[0] else "as many")
 
     def _matrix(self, f):
         n, config = self.config.size, self.config

@@ -123,6 +123,24 @@ class Fields:
             return None
         return fields | dict(zip(("tile", "tile_inner", "tile_outer"), tile, strict=True))
 
+    def follow(self, before) -> dict | None:
+        """Fields of a VECTOR that reads rows that the VECTOR ``before`` writes: the same in the same order, most often,
+        or some iterations earlier or later."""
+        rng, fields = self.rng, self._vector()
+        if fields is None or not before["to_vector"]:
+            return fields
+        if rng.random() < 0.8:
+            fields |= {"inner": before["inner"], "outer": before["outer"]}
+        shift = int(rng.choice([0, 0, 0, 0, -1, 1, int(rng.integers(-20, 20))])) * before["d_inner"]
+        for operand in ("a", "b", "d"):
+            if rng.random() < 0.6:
+                source = before["d"] + (shift if operand != "d" else 0)
+                fields |= {operand: source & 0xFFFF, f"{operand}_inner": before["d_inner"],
+                           f"{operand}_outer": before["d_outer"]}
+        if rng.random() < 0.1:
+            fields["chain"] = 0
+        return fields
+
     def _transfer(self):
         rng, config = self.rng, self.config
         format = DataFormat(int(rng.integers(3)))

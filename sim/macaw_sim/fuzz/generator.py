@@ -19,6 +19,8 @@ __all__ = ["Generator", "dump_case", "fill_case"]
 
 _LENGTHS = ((1, 1), (2, 12), (20, 60), (200, 600))
 _MIX = (0.25, 0.2, 0.35, 0.2)
+_FOLLOWS = 0.5
+"""Share of the VECTOR instructions that read what the one before writes."""
 
 
 class Generator:
@@ -53,13 +55,16 @@ class Generator:
         length = length or self.length()
         self._fill(dram)
         start = dram.copy()
-        program, opcode = Program(self.config), None
+        program, opcode, vector = Program(self.config), None, None
         # Programs with many instructions of a kind in a row fill a queue.
         sticky = float(rng.choice([0.0, 0.5, 0.95]))
         while len(program) < length:
             if opcode is None or rng.random() >= sticky:
                 opcode = Opcode(int(rng.choice(4, p=_MIX)) + 1)
-            fields = self.fields.draw(opcode)
+            if opcode == Opcode.VECTOR and vector is not None and rng.random() < _FOLLOWS:
+                fields = self.fields.follow(vector)
+            else:
+                fields = self.fields.draw(opcode)
             if fields is None:
                 continue
             one = Decoded(isa.encode(opcode, **fields), self.config)
@@ -70,6 +75,7 @@ class Generator:
             except DeviceFault:
                 continue
             append(program, opcode, fields)
+            vector = fields if opcode == Opcode.VECTOR else vector
         content = program.to_bytes()
         if rng.random() < 0.5:
             content = add_tokens(content, rng, int(rng.integers(1, 2 * length + 1)))

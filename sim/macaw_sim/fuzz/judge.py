@@ -61,7 +61,8 @@ class Expectation:
 
 @dataclass(frozen=True)
 class _Touched:
-    """In place of the model of a faulting instruction: what it may have accessed before the fault."""
+    """In place of the model ``step`` of a faulting instruction: what it may have accessed before the fault."""
+    step: object
     places: tuple
 
     def accesses(self):
@@ -69,6 +70,9 @@ class _Touched:
 
     def hazard(self):
         return None
+
+    def overtakes(self, before):
+        return self.step.overtakes(before)
 
 
 class Model:
@@ -243,7 +247,7 @@ class Model:
                     ("tile", touched.tiles_written, self.config.tiles, True)):
                 places = np.unique(places % _LOCAL)
                 local.append((space, places[places < limit], written))
-            steps[index] = _Touched((*memory, *local))
+            steps[index] = _Touched(steps[index], (*memory, *local))
         check(self.program.headers, steps, order, self.config, lambda index: disassemble(self._raw[index]))
 
 

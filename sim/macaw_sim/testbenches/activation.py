@@ -11,6 +11,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import RisingEdge
+from macaw.footprint import chainable
 from macaw_hw.activation import ActivationUnit
 from macaw_hw.config import Config
 from macaw_hw.isa import VECTOR, Fault, VectorOp, encode
@@ -21,7 +22,7 @@ from macaw_sim import arithmetic
 from . import generator, parameters
 from .local_memory import LocalMemory
 
-__all__ = ["SPECIAL", "random_bits", "Expected", "Bench"]
+__all__ = ["SPECIAL", "random_bits", "Expected", "Image", "Bench"]
 
 _PERIOD = 10
 
@@ -179,6 +180,27 @@ class Bench:
                 return Fault.NONE
         raise AssertionError(f"neither done nor fault after {limit} cycles")
 
+    async def sequence(self, program):
+        """Instructions that end without fault, each offered as soon as it is accepted; compares all of both memories
+        and the order of the writes."""
+        before, memory = self.done, self.memory
+        image = Image(memory)
+        expected = [image.run(self.config, fields) for fields in program]
+        memory.forget_writes()
+        for fields in program:
+            self.accepted = await self.send(fields)
+        limit = 1000 + 60 * sum((1 + fields["inner"]) * fields["outer"] for fields in program) * self.config.size
+        for _ in range(limit):
+            if self.done - before == len(program):
+                break
+            await RisingEdge(self.dut.clk)
+        assert self.done - before == len(program), f"{self.done - before} of {len(program)} done: {program}"
+        assert (image.rows == memory.rows).all(), program
+        assert (image.mantissas == memory.mantissas).all() and (image.exponents == memory.exponents).all(), program
+        assert memory.row_writes == [row for one in expected for row, _ in one.rows], program
+        assert memory.tile_writes == [(tile, line, int(exponent)) for one in expected
+                                      for tile, _, exponent in one.tiles for line in range(self.config.size)], program
+
     async def run(self, **fields):
         """One instruction; compares all of both memories and the order of the writes."""
         fields = complete(fields)
@@ -207,6 +229,24 @@ class Bench:
         assert memory.tile_writes == [(tile, line, int(exponent)) for tile, _, exponent in expected.tiles
                                       for line in range(self.config.size)], fields
         return fault
+
+
+class Image:
+    """Contents of a `LocalMemory` on which instructions are executed one after the other."""
+
+    def __init__(self, memory):
+        self.rows, self.mantissas = memory.rows.copy(), memory.mantissas.copy()
+        self.exponents = memory.exponents.copy()
+
+    def run(self, config, fields):
+        """Execute an instruction that does not fault; returns what was `Expected` of it."""
+        expected = Expected(config, fields, self)
+        assert expected.fault == Fault.NONE, fields
+        for row, bits in expected.rows:
+            self.rows[row] = bits
+        for tile, values, exponent in expected.tiles:
+            self.mantissas[tile], self.exponents[tile] = values, exponent
+        return expected
 
 
 def complete(fields):
@@ -290,6 +330,65 @@ async def random_instructions(dut):
     assert faults[Fault.NONE] and faults[Fault.NON_FINITE], faults
 
 
+def random_chain(rng, config):
+    """Instructions, most of which read what the one before writes; chained where that is legal, but for some."""
+    program = []
+    for _ in range(int(rng.integers(2, 7))):
+        fields = complete(random_fields(rng, config) | {"op": VectorOp.MUL, "scalar": 0})
+        if program and program[-1]["to_vector"] and rng.random() < 0.8:
+            before = program[-1]
+            shape = {name: before[name] for name in ("inner", "outer")}
+            if rng.random() < 0.8:
+                fields |= shape | {"to_vector": 1, "to_tile": int(rng.random() < 0.3)}
+            shift = int(rng.choice([0, 0, 0, -1, 1])) * before["d_inner"]
+            for operand in ("a", "b", "d") if fields["inner"] == before["inner"] else "":
+                if rng.random() < 0.7:
+                    fields |= {operand: before["d"] + (shift if operand != "d" else 0),
+                               f"{operand}_inner": before["d_inner"], f"{operand}_outer": before["d_outer"]}
+            if any(not 0 <= fields[operand] < config.vector_rows for operand in "abd"):
+                continue
+        fields["chain"] = int(bool(program) and chainable(program[-1], fields) and rng.random() < 0.9)
+        program.append(fields)
+    return program
+
+
+@cocotb.test()
+async def chains(dut):
+    """Several instructions under way at a time, with random stalls, in all memories as one after the other."""
+    bench = Bench(dut, 6)
+    await bench.start()
+    memory, tried = bench.memory, 0
+    for _ in range(parameters().get("instructions", 150) // 2):
+        # Products of powers of two that stay finite.
+        memory.rows[:] = bench.rng.choice(np.array([0x3F800000, 0xBF800000, 0x3F000000], np.uint32), memory.rows.shape)
+        program = random_chain(bench.rng, bench.config)
+        if any(_outside(bench.config, fields) or _hazard(fields) for fields in program):
+            continue
+        memory.stalls(float(bench.rng.choice([0, 0.3, 0.9])))
+        await bench.sequence(program)
+        tried += sum(fields["chain"] for fields in program)
+    assert tried > parameters().get("instructions", 150) // 4, tried
+
+
+def _walk(fields, operand):
+    return [fields[operand] + i * fields[f"{operand}_inner"] + o * fields[f"{operand}_outer"]
+            for o in range(fields["outer"]) for i in range(fields["inner"])]
+
+
+def _outside(config, fields):
+    return any(not 0 <= row < config.vector_rows for operand in "abd" for row in _walk(fields, operand))
+
+
+def _hazard(fields):
+    """Whether an iteration reads what an earlier one has written."""
+    written = set()
+    for a, b, d in zip(*(_walk(fields, operand) for operand in "abd"), strict=True):
+        if fields["to_vector"] and written & {a, b}:
+            return True
+        written.add(d)
+    return False
+
+
 def _cycles(begin, end):
     return round((end - begin) / _PERIOD)
 
@@ -315,6 +414,14 @@ async def rate(dut):
                 assert _cycles(memory.tile_times[0], memory.tile_times[-1]) == max(count, size) - 1
         dut._log.info(f"{destinations}: {durations} cycles for {size} and {rows} rows")
         assert durations[1] - durations[0] == rows - size, durations
+    # In a chain over the same rows one cycle is lost between two instructions of enough rows; else each row waits for
+    # the one that it reads.
+    for count in (1, 2, 16, 4 * size):
+        loop = {"inner": count, "a_inner": 1, "b_inner": 1, "d_inner": 1, "to_vector": 1}
+        one = complete({"op": VectorOp.MUL, "a": 0, "b": 0, "d": 0, "chain": 1, **loop})
+        await bench.sequence([one] * 4)
+        between = np.diff(np.array(memory.row_times).reshape(4, count)[:, 0]) / _PERIOD
+        assert set(between) == {max(count + 1, ActivationUnit.latency)}, (count, between)
 
 
 @cocotb.test()

@@ -34,7 +34,7 @@ class Bench:
         self.address = self.finished = 0
 
     async def start(self):
-        for name in ("reserve", "valid", "end", "last", "address"):
+        for name in ("reserve", "valid", "end", "last", "address", "hold"):
             getattr(self.dut, name).value = 0
         Clock(self.dut.clk, 10, unit="ns").start()
         cocotb.start_soon(self.memory.run())
