@@ -13,8 +13,9 @@ from .coverage import Coverage
 from .generator import Generator, fill_case
 from .judge import Model, conclude
 
-__all__ = ["campaign", "strike"]
+__all__ = ["campaign", "every_beat", "strike"]
 
+_FAILURES = (Mismatch, ProtocolError, BusError, TimeoutError)
 _LENGTHS = (1, 9)
 _MOST = 400
 _QUEUES = {"load": Queue.LOAD, "store": Queue.STORE}
@@ -41,45 +42,57 @@ def campaign(config: Config, *, runs: int, seed: int, options: dict | None = Non
     """
     options = timing(seed) if options is None else options
     generator = Generator(config, seed, wide=False)
-    done = dict.fromkeys((*STREAMS, "programs"), 0)
+    ranges, done, programs = generator.fields.regions, dict.fromkeys(STREAMS, 0), 0
     rtl = device(config, seed, options, verilog)
     try:
-        while sum(done[stream] for stream in STREAMS) < runs:
+        while sum(done.values()) < runs:
             local = Local.of(generator.state)
             case = replace(generator.case(int(generator.rng.integers(*_LENGTHS))), local=local)
-            where = f"seed {seed}: program {done['programs']}"
             try:
-                counts = _clean(rtl, case, generator.fields.regions)
-                if sum(counts.values()) > _MOST:
-                    continue
-                for stream in STREAMS:
-                    for number in range(counts[stream]):
-                        where = f"seed {seed}: program {done['programs']}, error in {stream} {number}"
-                        end = number + 1 if generator.rng.random() < 0.5 else 1 << 32
-                        response = ("SLVERR", "DECERR")[int(generator.rng.integers(2))]
-                        strike(rtl, case, stream, number, end, response, generator.fields.regions)
-                        _clean(rtl, case, generator.fields.regions)
-                        done[stream] += 1
-                        if coverage is not None:
-                            coverage.hit("moment", f"{stream}_error", "stopped")
-            except (Mismatch, ProtocolError, BusError, TimeoutError) as error:
-                raise Failure(f"{where}: {error}") from None
-            done["programs"] += 1
+                counts = every_beat(rtl, case, generator.rng, ranges, most=_MOST)
+            except _FAILURES as error:
+                raise Failure(f"seed {seed}: program {programs}: {error}") from None
+            programs += bool(counts)
+            for stream, count in counts.items():
+                done[stream] += count
+                if coverage is not None and count:
+                    coverage.hit("moment", f"{stream}_error", "stopped")
     finally:
         rtl.close()
-    return done
+    return done | {"programs": programs}
+
+
+def every_beat(rtl, case: Case, rng, ranges=None, most: int = 1 << 32) -> dict[str, int]:
+    """Strike a legal program at each of its beats and bursts in turn, with a run without error behind each.
+
+    ``ranges`` are those of the local memories to set before. Returns the runs by stream; none at all where they
+    would be more than ``most``.
+    """
+    counts = _clean(rtl, case, ranges)
+    if sum(counts.values()) > most:
+        return {}
+    for stream, count in counts.items():
+        for number in range(count):
+            end = number + 1 if rng.random() < 0.5 else 1 << 32
+            try:
+                strike(rtl, case, stream, number, end, ("SLVERR", "DECERR")[int(rng.integers(2))], ranges)
+                _clean(rtl, case, ranges)
+            except _FAILURES as error:
+                raise Mismatch(f"error in {stream} {number}: {error}") from None
+    return counts
 
 
 def _clean(rtl, case, ranges):
     """Run a program without error; how much of each stream the memory answered."""
-    run(rtl, fill_case(rtl.config, case.local, ranges))
+    if case.local is not None:
+        run(rtl, fill_case(rtl.config, case.local, ranges))
     rtl.watch()
     registers = run(rtl, case)
     conclude(rtl, Model(rtl.config, case), registers)
     return rtl.watched().counts
 
 
-def strike(rtl, case: Case, stream: str, first: int, end: int, response: str, ranges) -> None:
+def strike(rtl, case: Case, stream: str, first: int, end: int, response: str, ranges=None) -> None:
     """Run a legal program with errors in beats (bursts) ``first`` up to ``end`` of a stream; raise `Mismatch` unless
     it ends with the report of an instruction that the first of them belongs to, and with memory to match."""
     if case.local is not None:
