@@ -14,7 +14,7 @@ LR ?= 0.5
 SEED ?= 1
 COUNT ?= 1000
 
-.PHONY: help train eval test lint verilog docs fuzz formal clean distclean
+.PHONY: help train eval test lint verilog docs fuzz arith formal clean distclean
 
 help:
 	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make verilog   write build/verilog/macaw_n16.v and its JSON (CONFIG=n16)'
 	@echo 'make docs      write the generated pages of docs/ again'
 	@echo 'make fuzz      random programs on RTL and emulator (CONFIG=n4 SEED=1 COUNT=1000)'
+	@echo 'make arith     arithmetic units in Verilator against NumPy (ARGS="--unit add --vectors 1000000")'
 	@echo 'make formal    prove properties of the units, with Yosys (ARGS="--only NAME" for some)'
 	@echo 'make clean     empty build/; make distclean removes the virtual environment as well'
 	@echo 'ARGS="..." adds options to the command that a target runs.'
@@ -46,6 +47,9 @@ docs: .venv/.runtime
 fuzz: CONFIG = n4
 fuzz: .venv/.test
 	$(BIN)/python -m macaw_sim.fuzz --config $(CONFIG) --seed $(SEED) --count $(COUNT) $(ARGS)
+
+arith: .venv/.runtime
+	$(BIN)/python -m macaw_sim.arith --config $(CONFIG) --seed $(SEED) $(ARGS)
 
 formal: .venv/.test
 	$(BIN)/python -m macaw_sim.formal $(ARGS)
