@@ -99,7 +99,7 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
             kinds=KINDS, overflow: bool = True, coverage: Coverage | None = None, save: bool = True) -> None:
     """Judge ``programs`` programs that fault, each followed by a legal one on the same device.
 
-    ``kinds`` are taken in turns; with ``overflow`` too many tokens between one pair of queues follow.
+    ``kinds`` are taken in turns; with ``overflow`` too many tokens from each queue to some other follow.
     Other parameters and errors as for `legal`.
     """
     options = timing(seed) if options is None else options
@@ -114,8 +114,7 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
             good = replace(generator.case(int(generator.rng.integers(1, 8))), local=local)
             _judge_all(rtl, (bad, good), ranges, config, seed, options, verilog, f"program {number} ({kind})", save,
                        coverage)
-        if overflow:
-            source = Queue(seed % len(Queue))
+        for source in Queue if overflow else ():
             target = Queue((source + int(generator.rng.integers(1, len(Queue)))) % len(Queue))
             cases = [overflow_case(generator, source, target, extra) for extra in (0, 1)]
             _judge_all(rtl, cases, ranges, config, seed, options, verilog, "tokens", save, coverage)

@@ -287,6 +287,6 @@ def overflow_case(generator: Generator, source: Queue, target: Queue, extra: int
     one = _smallest(source, DATA + DATA_BYTES)
     one[1]["post"] = 1 << target
     content = encode([one]) * (TOKEN_LIMIT + extra)
-    return replace(legal, address=0, dram=np.zeros_like(legal.dram)).with_program(content)
+    return replace(legal, address=0, window=None, dram=np.zeros_like(legal.dram)).with_program(content)
 
 
