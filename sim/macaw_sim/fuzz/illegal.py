@@ -15,7 +15,8 @@ from .tokens import encode
 __all__ = ["KINDS", "MAX_WORK", "illegal_case", "overflow_case", "work"]
 
 KINDS = ("bit", "field", "reserved", "zero_count", "own_token", "bad_code", "local", "window", "window_edge",
-         "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond")
+         "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond",
+         "high")
 """How a program is changed."""
 MAX_WORK = 20_000
 """Rows or bytes that one instruction may touch, so that a changed count does not run for long."""
@@ -274,9 +275,26 @@ def _beyond(generator, case, kind):
     return replace(case.with_program(encode(decoded)), window=(0, 1 << generator.config.address_width))
 
 
+def _high(generator, case, kind):
+    """An address, of data or of the program, that differs by one high bit from one where memory is. The window ends
+    there or one byte before, or is everything."""
+    rng, width = generator.rng, generator.config.address_width
+    offset = 1 << int(rng.integers((case.dram.size - 1).bit_length(), width))
+    inside = int(rng.integers(2))
+    found = list(_transfers(generator, case))
+    if rng.random() < 0.3 or not found:
+        moved, beyond = replace(case, address=case.address + offset), case.address + len(case.program)
+    else:
+        index, step = found[int(rng.integers(len(found)))]
+        decoded = [isa.decode(one) for one in instructions(case.program)]
+        decoded[index][1]["address"] += offset
+        moved, beyond = case.with_program(encode(decoded)), step._beyond
+    return replace(moved, window=(0, 1 << width if rng.random() < 0.5 else beyond + offset - inside))
+
+
 _CHANGES = {"window_edge": _window_edge, "bus_read": _bus, "bus_write": _bus, "non_finite": _non_finite,
             "deadlock": _deadlock, "deadlock_depth": _deadlock_depth, "fetch_window": _fetch_window,
-            "fetch_error": _fetch_error, "beyond": _beyond}
+            "fetch_error": _fetch_error, "beyond": _beyond, "high": _high}
 
 
 def overflow_case(generator: Generator, source: Queue, target: Queue, extra: int) -> Case:
