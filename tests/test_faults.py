@@ -86,8 +86,7 @@ def test_watch_counts_and_strikes(device, seed):
     case = Generator(N4, seed, wide=False).case(6)
     ranges = Generator(N4, seed, wide=False).fields.regions
     for number in (0, 8, 5 * 8 + 7):
-        beats.strike(device, case, "fetch", number, number + 1, "DECERR", ranges)
-        watched = device.watched()
+        watched = beats.strike(device, case, "fetch", number, number + 1, "DECERR", ranges)
         assert watched.struck == case.address + 4 * number
         assert device.read_register(REGISTERS["fault_instruction"].offset) == number // 8
         assert watched.fetched[:4 * number] == case.program[:4 * number]

@@ -6,12 +6,12 @@ from macaw_hw.config import Config
 from macaw_hw.isa import INSTRUCTION_BYTES, Fault, Queue
 
 from ..backend import BusError
-from ..verilator.backend import STREAMS, ProtocolError
+from ..verilator.backend import STREAMS, ProtocolError, Watched
 from .campaign import Failure, device, timing
-from .case import Case, Local, Mismatch, run, settle, start
+from .case import Case, Local, Mismatch, run
 from .coverage import Coverage
-from .generator import Generator, fill_case
-from .judge import Model, conclude
+from .generator import Generator
+from .judge import Model, conclude, prepare
 
 __all__ = ["campaign", "every_beat", "strike"]
 
@@ -84,25 +84,24 @@ def every_beat(rtl, case: Case, rng, ranges=None, most: int = 1 << 32) -> dict[s
 
 def _clean(rtl, case, ranges):
     """Run a program without error; how much of each stream the memory answered."""
-    if case.local is not None:
-        run(rtl, fill_case(rtl.config, case.local, ranges))
-    rtl.watch()
-    registers = run(rtl, case)
+    prepare(rtl, case, ranges)
+    registers = run(rtl, case, before=rtl.watch)
     conclude(rtl, Model(rtl.config, case), registers)
     return rtl.watched().counts
 
 
-def strike(rtl, case: Case, stream: str, first: int, end: int, response: str, ranges=None) -> None:
+def strike(rtl, case: Case, stream: str, first: int, end: int, response: str, ranges=None) -> Watched:
     """Run a legal program with errors in beats (bursts) ``first`` up to ``end`` of a stream; raise `Mismatch` unless
     it ends with the report of an instruction that the first of them belongs to, and with memory to match."""
-    if case.local is not None:
-        run(rtl, fill_case(rtl.config, case.local, ranges))
-    start(rtl, case, lambda: rtl.watch(stream, first, end, response=response))
-    registers = settle(rtl)
-    at = rtl.watched().struck
+    prepare(rtl, case, ranges)
+    registers = run(rtl, case, before=lambda: rtl.watch(stream, first, end, response=response))
+    watched = rtl.watched()
+    at = watched.struck
+    rtl.watch()
     if at is None:
         raise Mismatch("there was no such beat")
     conclude(rtl, _model(rtl.config, case, stream, at, registers["fault_instruction"]), registers)
+    return watched
 
 
 def _model(config, case, stream, at, reported):

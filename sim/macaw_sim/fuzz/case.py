@@ -165,9 +165,9 @@ def settle(backend: Backend, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
     raise Mismatch("the device does not stop draining")
 
 
-def run(backend: Target, case: Case, max_cycles: int = MAX_CYCLES) -> dict[str, int]:
+def run(backend: Target, case: Case, max_cycles: int = MAX_CYCLES, before=lambda: None) -> dict[str, int]:
     """Run a case; status and fault registers. ``backend.dram`` holds the memory after it."""
-    start(backend, case)
+    start(backend, case, before)
     try:
         return settle(backend, max_cycles)
     except BusError as error:

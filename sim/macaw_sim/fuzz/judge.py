@@ -24,7 +24,7 @@ from ..emulator.synchronization import check
 from .case import DUMP, Case, Local, Mismatch, instructions, run
 from .generator import dump_case, fill_case
 
-__all__ = ["Expectation", "Model", "conclude", "judge"]
+__all__ = ["Expectation", "Model", "conclude", "judge", "prepare"]
 
 _IN_UNIT = 4
 """Instructions that a unit takes out of its queue at most."""
@@ -263,8 +263,7 @@ def judge(device, case: Case, ranges=None, *, dump: bool = True) -> tuple[Expect
         What was expected, and the registers that the device ended with.
     """
     config = device.config
-    if case.local is not None:
-        run(device, fill_case(config, case.local, ranges))
+    prepare(device, case, ranges)
     registers = run(device, case)
     model = Model(config, case)
     expected = conclude(device, model, registers)
@@ -272,6 +271,14 @@ def judge(device, case: Case, ranges=None, *, dump: bool = True) -> tuple[Expect
     if expected.clean and dump and case.local is not None:
         _compare_local(device, Local.of(model.state), ranges)
     return expected, registers
+
+
+def prepare(device, case: Case, ranges=None) -> None:
+    """Set the local memories (only the ``ranges`` of them if given) where the case says what they hold."""
+    if case.local is not None:
+        registers = run(device, fill_case(device.config, case.local, ranges))
+        if registers["status"] != _DONE:
+            raise Mismatch(f"filling the local memories ended with {registers}")
 
 
 def conclude(device, model: Model, registers: dict[str, int]) -> Expectation:

@@ -10,11 +10,11 @@ from ..backend import BusError
 from ..verilator.backend import ALL_CHANNELS, ProtocolError
 from . import accesses, overwrite
 from .campaign import Failure, device, timing
-from .case import RESULT, Case, Local, Mismatch, read, run, settle, start, write
+from .case import RESULT, Case, Local, Mismatch, read, settle, start, write
 from .coverage import MOMENTS, Coverage
-from .generator import Generator, fill_case
+from .generator import Generator
 from .illegal import illegal_case
-from .judge import Model, conclude, judge
+from .judge import Model, conclude, judge, prepare
 
 __all__ = ["campaign"]
 
@@ -64,7 +64,7 @@ def _disturb(rtl, generator, kind):
         return "stopped" if registers["fault_code"] else "done"
     # What is overwritten must be longer than what is fetched at once.
     case = replace(_next(generator, _LONG if kind in _OVERWRITES else _LENGTHS), watchdog=_WATCHDOG)
-    run(rtl, fill_case(rtl.config, case.local, ranges))
+    prepare(rtl, case, ranges)
     # Where nothing waits for long, most programs end within this many cycles.
     moment = int(generator.rng.integers(1, 60 + 60 * (len(case.program) // 32)))
     if kind in _OVERWRITES:
