@@ -135,8 +135,14 @@ class Fields:
         for operand in ("a", "b", "d"):
             if rng.random() < 0.6:
                 source = before["d"] + (shift if operand != "d" else 0)
-                fields |= {operand: source & 0xFFFF, f"{operand}_inner": before["d_inner"],
+                fields |= {operand: source, f"{operand}_inner": before["d_inner"],
                            f"{operand}_outer": before["d_outer"]}
+                reach = [(fields[loop] - 1) * before[f"d_{loop}"] for loop in ("inner", "outer")]
+                low = source + sum(min(r, 0) for r in reach)
+                high = source + sum(max(r, 0) for r in reach)
+                places = self._whole if self.wide else self.regions
+                if not any(first <= low and high < beyond for first, beyond in places["row"]):
+                    return None
         if rng.random() < 0.1:
             fields["chain"] = 0
         return fields
