@@ -11,8 +11,8 @@ from .memory_init import NO_COLLISION_CHECK
 
 __all__ = ["VectorBank", "VectorMemory"]
 
-_READS = ("acc_read", "a", "b", "store")
-_WRITES = ("acc_write", "d", "load")
+_READS = ("acc_read", "store", "a", "b")
+_WRITES = ("acc_write", "load", "d")
 
 
 class VectorBank(wiring.Component):
@@ -53,14 +53,15 @@ class VectorMemory(wiring.Component):
 
     ::
 
-        acc_read a b store --> priority --> bank 0 --> data
+        acc_read store a b --> priority --> bank 0 --> data
                                of each      bank 1     by registered
-        acc_write d load ----> bank         ...        bank number
+        acc_write load d ----> bank         ...        bank number
 
     The upper address bits select the bank. Each bank does one read and one write per cycle, each for the
     port with the highest priority among those that ask for it; the others see ``ready`` low and have to
-    wait. Priorities fall in the order below, so ``acc_read`` and ``acc_write`` are always ready. Ports
-    ``a`` and ``b`` share one read when they ask for the same row.
+    wait. Priorities fall in the order below, so ``acc_read`` and ``acc_write`` are always ready. The bus comes
+    before the activation unit, since a beat that it loses is lost for good, and a float32 row takes it several beats.
+    Ports ``a`` and ``b`` share one read when they ask for the same row.
 
     A row read in the very cycle in which it is written is the old row or garbage, depending on the
     technology; one cycle later it is the new row.
@@ -71,9 +72,9 @@ class VectorMemory(wiring.Component):
 
     Members
     -------
-    acc_read, a, b, store : In(VectorRead)
+    acc_read, store, a, b : In(VectorRead)
         Read ports, highest priority first; data one cycle after the transfer.
-    acc_write, d, load : In(VectorWrite)
+    acc_write, load, d : In(VectorWrite)
         Write ports, highest priority first.
     """
 

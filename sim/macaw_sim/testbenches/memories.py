@@ -17,7 +17,7 @@ __all__ = ["VectorModel", "TileModel"]
 
 class VectorModel:
     """What the ports of the vector memory carry, and rows as integers."""
-    reads, writes = ("acc_read", "a", "b", "store"), ("acc_write", "d", "load")
+    reads, writes = ("acc_read", "store", "a", "b"), ("acc_write", "load", "d")
 
     def __init__(self, config):
         self.bank_depth, self.banks = config.vector_bank_rows, config.vector_banks
