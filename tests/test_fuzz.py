@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from macaw.footprint import footprint
 from macaw_hw import isa
 from macaw_hw.config import named_config
 from macaw_hw.isa import Opcode, Queue
@@ -138,6 +139,16 @@ def test_same_seed_same_programs():
         one, two, other = first.case(), second.case(), third.case()
         assert one.program == two.program and (one.dram == two.dram).all()
         assert one.program != other.program
+
+
+def test_narrow_programs_touch_known_rows_only(seed):
+    """The judge fills just the regions of a narrow generator; a VECTOR that follows another once read beside them."""
+    generator = Generator(N4, seed, wide=False)
+    for _ in range(20):
+        for one in instructions(generator.case(20).program):
+            touched = footprint(*isa.decode(one), N4)
+            for row in {*touched.rows_read.tolist(), *touched.rows_written.tolist()}:
+                assert any(first <= row < beyond for first, beyond in generator.fields.regions["row"])
 
 
 def test_more_tokens_keep_the_order(rng, seed):
