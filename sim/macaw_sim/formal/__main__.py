@@ -1,48 +1,67 @@
-"""``python -m macaw_sim.formal``: proves everything and prints a table."""
+"""``python -m macaw_sim.formal``: proves everything, shows that the proofs can fail, and prints a table."""
 
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
-from ..tools import ToolError
+from ..tools import ToolError, output_directory
 from . import PROOFS, engine
+from .mutants import MUTANTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="macaw_sim.formal", description="Proofs about the units of the accelerator.")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="these proofs (a part of the name is enough)")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--no-mutants", action="store_true", help="do not show that the proofs can fail")
     arguments = parser.parse_args()
-    proofs = [proof for name, proof in PROOFS.items()
-              if arguments.only is None or any(part in name for part in arguments.only)]
-    if not proofs:
+    names = [name for name in PROOFS
+             if arguments.only is None or any(part in name for part in arguments.only)]
+    if not names:
         parser.error(f"--only must name one of {', '.join(PROOFS)}, not {' '.join(arguments.only)!r}")
+    mutants = [] if arguments.no_mutants else [i for i, mutant in enumerate(MUTANTS) if mutant.proof in names]
     begun = time.monotonic()
     try:
         engine.yosys()
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            results = []
+        with ProcessPoolExecutor(arguments.jobs) as pool:
             # The table is in order; a row appears once it and those above it are done.
-            for proof, result in zip(proofs, pool.map(engine.run, proofs), strict=True):
-                print(row(proof, result), flush=True)
-                results.append(result)
+            results = [_proof_row(result) for result in pool.map(_prove, names)]
+            caught = [_mutant_row(*outcome) for outcome in pool.map(_challenge, mutants)]
     except ToolError as error:
         print(f"macaw: error: {error}", file=sys.stderr)
         return 1
-    bad = [result for result in results if not result.good]
-    print(f"\n{len(results)} proofs, {sum(result.properties for result in results)} properties, "
-          f"{sum(result.situations for result in results)} situations reached, {time.monotonic() - begun:.0f} s: "
-          f"{'all hold' if not bad else f'{len(bad)} failed'}")
-    for result in bad:
-        print(f"{result.name}: {result.message}" + (f"; counterexample: {result.trace}" if result.trace else ""))
-    return int(bool(bad))
+    print(f"{sum(results)} of {len(results)} proofs hold, {sum(caught)} of {len(caught)} mutants are caught, "
+          f"{time.monotonic() - begun:.0f} s")
+    return int(not all(results + caught))
 
 
-def row(proof, result):
-    """One line of the table: name, method, size, seconds, result, and what it is about."""
-    return (f"{proof.name:<20} {proof.method:<10} {result.properties:>3} properties {result.registers:>5} registers "
-            f"{result.seconds:>6.1f} s  {result.message}\n    {proof.what}")
+def _prove(name):
+    return engine.run(PROOFS[name])
+
+
+def _challenge(number):
+    """Index and result of a mutant's proof."""
+    mutant = MUTANTS[number]
+    with mutant.applied():
+        return number, engine.run(PROOFS[mutant.proof], output_directory("formal", f"mutant{number}"), reach=False)
+
+
+def _proof_row(result):
+    proof = PROOFS[result.name]
+    print(f"{proof.name:<27}{proof.method:<12}{result.properties:>3} properties{result.registers:>6} registers"
+          f"{result.seconds:>7.1f} s  {result.message}\n    {proof.what}", flush=True)
+    if result.trace:
+        print(f"    counterexample: {result.trace}", flush=True)
+    return result.good
+
+
+def _mutant_row(number, result):
+    mutant = MUTANTS[number]
+    good = bool(result.failed) and mutant.violates in result.failed[0]
+    print(f"{mutant.proof:<27}{'mutant':<12}{result.seconds:>30.1f} s  "
+          f"{'caught' if good else f'NOT CAUGHT ({result.message})'}\n    {mutant.change}", flush=True)
+    return good
 
 
 if __name__ == "__main__":

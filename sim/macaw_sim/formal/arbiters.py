@@ -1,6 +1,6 @@
 """Arbiters: one grant at a time, nobody waits for ever where that is promised."""
 
-from amaranth.hdl import Cat, Mux, Signal
+from amaranth.hdl import Cat, Signal
 from macaw_hw import axi
 from macaw_hw.config import Config
 
@@ -13,22 +13,14 @@ _SMALL = Config(size=4, address_width=20)
 
 def _read_arbiter(bench, masters):
     m = bench.m
-    m.submodules.arbiter = arbiter = axi.ReadArbiter(config=_SMALL, masters=masters)
+    arbiter = axi.ReadArbiter(config=_SMALL, masters=masters)
+    bench.add("arbiter", arbiter, "masters")
     bus = arbiter.axi
-    m.d.comb += [
-        bus.arready.eq(bench.free(1, "arready")), bus.rvalid.eq(bench.free(1, "rvalid")),
-        arbiter.rid.eq(bench.free(len(arbiter.rid), "rid")), bus.rdata.eq(bench.free(32, "rdata")),
-        bus.rresp.eq(bench.free(2, "rresp")), bus.rlast.eq(bench.free(1, "rlast")),
-    ]
     accepted, received = [], []
     for number, master in enumerate(arbiter.masters):
-        held = bench.past(master.arvalid & ~master.arready)
         payload = Cat(master.araddr, master.arlen)
-        m.d.comb += [
-            master.arvalid.eq(held | bench.free(1, f"offer{number}")),
-            payload.eq(Mux(held, bench.past(payload), bench.free(len(payload), f"address{number}"))),
-            master.rready.eq(bench.free(1, f"rready{number}")),
-        ]
+        bench.offer(master.arvalid, master.arready, payload)
+        m.d.comb += master.rready.eq(bench.free(1, "rready"))
         accepted.append(master.arvalid & master.arready)
         received.append(master.rvalid & master.rready)
         # Rounds: how often others were served while this one waited.

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib.wiring import In
 
 __all__ = ["Bench", "Proof", "PROOFS", "proof"]
 
@@ -39,7 +40,7 @@ class Bench(Elaboratable):
         self.m = Module()
         self.m.domains.sync = self.domain = ClockDomain("sync")
         self.inputs, self.checks, self.situations = [self.domain.rst], {}, {}
-        self._names: set[str] = set()
+        self._names = set()
         self._allowed = Signal()
         self._broken = Signal()
         self._assumptions = []
@@ -54,7 +55,7 @@ class Bench(Elaboratable):
     def ports(self):
         return [self.domain.clk, *self.inputs, *self.checks.values(), *self.situations.values()]
 
-    def _name(self, name):
+    def unique(self, name):
         """``name`` as an identifier of its own."""
         plain = "".join(c if c.isalnum() else "_" for c in name)
         number = 1
@@ -66,21 +67,53 @@ class Bench(Elaboratable):
 
     def free(self, shape=1, name="free"):
         """A signal with any value in any cycle."""
-        signal = Signal(shape, name=self._name(name))
+        signal = Signal(shape, name=self.unique(name))
         self.inputs.append(signal)
         return signal
+
+    def add(self, name, component, *driven):
+        """Adds a component; its inputs are free, but for those that the proof drives.
+
+        ``driven``: their paths, as ``"axi.rvalid"``, or the beginning of several, as ``"axi"``. The component
+        is elaborated at once, and its `Module` is returned: so a lemma can speak of the components inside.
+        """
+        inner = component.elaborate(None)
+        component.elaborate = lambda platform: inner
+        self.m.submodules[name] = component
+        for path, member, value in component.signature.flatten(component):
+            path = ".".join(map(str, path))
+            if member.flow == In and not any(path == own or path.startswith(f"{own}.") for own in driven):
+                value = Value.cast(value)
+                self.m.d.comb += value.eq(self.free(len(value), path))
+        return inner
+
+    def offer(self, valid, ready, *payload):
+        """Drives a transfer as its source must: offered at any time, held until accepted."""
+        payload = Cat(*(Value.cast(value) for value in payload))
+        waits = self.past(valid & ~ready)
+        self.m.d.comb += [
+            valid.eq(waits | self.free(1, "offer")),
+            payload.eq(Mux(waits, self.past(payload), self.free(len(payload), "offered"))),
+        ]
 
     def constant(self, shape, name):
         """A signal with any value, the same in all cycles from one reset to the next."""
         first, kept = Signal(init=1), Signal(shape, name=f"{name}_kept")
-        value = Signal(shape, name=self._name(name))
+        value = Signal(shape, name=self.unique(name))
         self.m.d.comb += value.eq(Mux(first, self.free(shape, f"{name}_any"), kept))
         self.m.d.sync += [first.eq(0), kept.eq(value)]
         return value
 
+    def rising(self, name):
+        """A bit that becomes 1 at any time, or never, and stays 1."""
+        before, bit = Signal(), Signal(name=self.unique(name))
+        self.m.d.comb += bit.eq(before | self.free(1, f"{name}_any"))
+        self.m.d.sync += before.eq(bit)
+        return bit
+
     def fair(self, limit, name="fair"):
         """A bit with any value, but never 0 for ``limit`` cycles in a row."""
-        zeros, bit = Signal(range(limit)), Signal(name=self._name(name))
+        zeros, bit = Signal(range(limit)), Signal(name=self.unique(name))
         self.m.d.comb += bit.eq(self.free(1, f"{name}_any") | (zeros == limit - 1))
         self.m.d.sync += zeros.eq(Mux(bit, 0, zeros + 1))
         return bit
@@ -99,13 +132,13 @@ class Bench(Elaboratable):
 
     def check(self, name, condition):
         """``condition`` must hold in every cycle."""
-        bad = Signal(name=f"bad_{self._name(name)}")
+        bad = Signal(name=f"bad_{self.unique(name)}")
         self.m.d.comb += bad.eq(self._allowed & ~Value.cast(condition).bool())
         self.checks[name] = bad
 
     def reach(self, name, condition):
         """Some run must come to a cycle in which ``condition`` holds: the properties are not empty."""
-        reached = Signal(name=f"reached_{self._name(name)}")
+        reached = Signal(name=f"reached_{self.unique(name)}")
         self.m.d.comb += reached.eq(self._allowed & Value.cast(condition).bool())
         self.situations[name] = reached
 
@@ -122,7 +155,7 @@ class Bench(Elaboratable):
 
     def within(self, name, limit, waiting, event):
         """``waiting`` never holds for ``limit`` cycles in a row without ``event``."""
-        cycles = Signal(range(limit + 1), name=self._name(f"{name} cycles"))
+        cycles = Signal(range(limit + 1), name=self.unique(f"{name} cycles"))
         stuck = waiting & ~event
         self.m.d.sync += cycles.eq(Mux(stuck, Mux(cycles == limit, limit, cycles + 1), 0))
         self.check(f"{name}: at most {limit} cycles", ~(stuck & (cycles >= limit - 1)))

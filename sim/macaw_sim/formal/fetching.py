@@ -1,0 +1,88 @@
+"""Instruction fetch as a bus master: rules of AXI4, window, order of instructions, no deadlock."""
+
+from amaranth.hdl import C, Cat, Mux, Signal
+from macaw_hw import fetch
+from macaw_hw.isa import Fault
+
+from .axi4 import read_bus
+from .bench import proof
+from .bursts import WIDE, window
+from .fifos import follow
+from .loads import shallow
+
+__all__ = ["fetch_bus", "fetch_order", "fetch_progress"]
+
+_AHEAD = 8
+
+
+def _fetch(bench, config=WIDE, ahead=_AHEAD, **bus):
+    """The unit with a program at any place, begun once between resets; and its bus."""
+    m = bench.m
+    unit = fetch.Fetch(config=config)
+    bench.add("fetch", unit, "axi", "start", "address", "window_base", "window_limit", "halt")
+    m.d.comb += unit.halt.eq(bench.rising("halt"))
+    base, limit = window(bench, unit)
+    started = Signal()
+    m.d.comb += [unit.start.eq(bench.free(1, "start") & ~started),
+                 unit.address.eq(Cat(C(0, 5), bench.constant(config.address_width - 5, "address")))]
+    m.d.sync += started.eq(started | unit.start)
+    outstanding = read_bus(bench, unit.axi, config, (base, limit), bursts=ahead, **bus)
+    return unit, base, limit, started, outstanding
+
+
+@proof("Fetch: AXI4 rules; every instruction read is whole and inside the window, each address once, in order")
+def fetch_bus(bench):
+    unit, base, limit, started, outstanding = _fetch(bench, count=False)
+    axi, past = unit.axi, bench.past
+    end = axi.araddr + ((axi.arlen + 1) << 5)
+    bench.check("AR: whole instructions inside the window", ~axi.arvalid | (axi.araddr >= base) & (end <= limit))
+    offered = axi.arvalid & ~past(axi.arvalid & ~axi.arready)
+    # Where the next burst begins: behind the one that is offered, else behind the latest.
+    following = Signal.like(unit.address)
+    reached = past(Mux(unit.start, unit.address, following))
+    bench.m.d.comb += following.eq(Mux(axi.arvalid, end, reached))
+    bench.check("AR: each begins where the one before ended", ~offered | (axi.araddr == reached))
+    bench.check("R: always accepted", axi.rready)
+    bench.check("AR: nothing new under halt", ~past(unit.halt) | ~offered)
+    bench.check("idle exactly if nothing is offered or outstanding",
+                unit.idle == (~axi.arvalid & (outstanding == 0)))
+    bench.check("AR: only for a program", ~axi.arvalid | started)
+
+
+def _order(bench, ahead):
+    unit, _, _, started, outstanding = _fetch(bench, ahead=ahead, exact=True)
+    axi = unit.axi
+    leaves = unit.o.valid & unit.o.ready & (unit.o.p.fault != Fault.WINDOW)
+    bits, error = unit.o.p.bits, unit.o.p.fault == Fault.BUS_READ
+    inside = follow(bench, "instructions", axi.rvalid & axi.rready, Cat(axi.rdata[0], axi.rresp[1]), leaves,
+                    Cat(bits[0], error), ahead)
+    requested = Signal(range(2 * ahead + 2))
+    bench.m.d.sync += requested.eq(requested + Mux(axi.arvalid & axi.arready, axi.arlen + 1, 0) - leaves)
+    bench.check(f"at most {ahead} instructions requested ahead", requested <= ahead)
+    bench.stable("instructions", unit.o.valid, unit.o.ready, unit.o.p.fault, bits[0])
+    bench.check("a fault of the window comes behind what was requested",
+                ~unit.o.valid | (unit.o.p.fault != Fault.WINDOW) | (requested == 0) & ~axi.arvalid)
+    bench.check("finished only when nothing is offered, outstanding or inside",
+                ~unit.finished | ~axi.arvalid & (outstanding == 0) & (inside == 0))
+    bench.reach("a fault of the window behind an instruction",
+                unit.o.valid & (unit.o.p.fault == Fault.WINDOW) & bench.past(leaves))
+
+
+@proof("Fetch: no more instructions ahead than have room; each leaves once, in order, with its error", depth=24,
+       reach=24)
+def fetch_order(bench):
+    _order(bench, _AHEAD)
+
+
+@proof("the same with room for 2 instructions")
+def fetch_order_2(bench):
+    with shallow(fetch, _BUFFERED=2, _BURST=2):
+        _order(bench, 2)
+
+
+@proof("Fetch: under a fair bus an instruction leaves, or the program is over, every 16 cycles", reach=20)
+def fetch_progress(bench):
+    with shallow(fetch, _BUFFERED=2, _BURST=2):
+        unit, _, _, started, _ = _fetch(bench, ahead=2, fair=2, exact=True, rules=False, count=False)
+    bench.within("the next instruction", 16, started & ~unit.finished & ~unit.halt, unit.o.valid)
+    bench.reach("the end of a program", started & unit.finished & bench.past(unit.o.valid))

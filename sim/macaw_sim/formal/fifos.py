@@ -1,0 +1,83 @@
+"""FIFOs as the units use them: order, no loss, no overflow, stable output."""
+
+from amaranth.hdl import Mux, Signal
+from amaranth.lib import fifo
+
+from .bench import proof
+
+__all__ = ["follow", "sync_fifo", "sync_fifo_buffered"]
+
+
+def follow(bench, what, write, written, read, returned, depth, places=None):
+    """Any one item, followed from end to end of something that holds at most ``depth``, in order.
+
+    The prover picks an item, which has a number, counted modulo ``places``; it must come out as it was when
+    as many came out as had gone in before it.
+
+    Parameters
+    ----------
+    write, read : bits
+        An item goes in, comes out.
+    written, returned : values
+        The item.
+    places : int
+        At least ``depth``, which is the default; invariants are simple if it is the period of the pointers inside.
+    """
+    places = places or depth
+    m = bench.m
+
+    def register(shape, name):
+        return Signal(shape, name=bench.unique(f"{what} {name}"))
+
+    inside = register(range(depth + 1), "inside")
+    writes, reads, place = (register(range(places), name) for name in ("writes", "reads", "place"))
+    followed, item = register(1, "followed"), register(len(written), "item")
+    m.d.sync += inside.eq(inside + write - read)
+    for counter, event in ((writes, write), (reads, read)):
+        with m.If(event):
+            m.d.sync += counter.eq(Mux(counter == places - 1, 0, counter + 1))
+    leaves = followed & read & (reads == place)
+    with m.If(bench.free(1, f"{what} pick") & ~followed & write):
+        m.d.sync += [followed.eq(1), item.eq(written), place.eq(writes)]
+    with m.Elif(leaves):
+        m.d.sync += followed.eq(0)
+    bench.check(f"{what}: items leave in order and unchanged", ~leaves | (returned == item))
+    bench.check(f"{what}: nothing leaves that did not enter", ~read | (inside != 0))
+    bench.check(f"{what}: never more than {depth} inside", ~write | (inside != depth) | read)
+    bench.reach(f"{what}: full", inside == depth)
+    bench.reach(f"{what}: the item leaves after another", leaves & bench.past(followed & read & (reads != place)))
+    return inside
+
+
+def _fifo(bench, kind, depth, latency):
+    bench.m.submodules.fifo = unit = kind(width=1, depth=depth)
+    bench.m.d.comb += [signal.eq(bench.free(1, signal.name)) for signal in (unit.w_en, unit.w_data, unit.r_en)]
+    inside = follow(bench, "fifo", unit.w_en & unit.w_rdy, unit.w_data, unit.r_en & unit.r_rdy, unit.r_data, depth)
+    bench.check("room exactly if not full" if latency == 0 else "room if not full",
+                unit.w_rdy == (inside != depth) if latency == 0 else unit.w_rdy | (inside >= depth - 1))
+    bench.check("the level counts what is inside", unit.level == inside)
+    if latency == 0:
+        bench.check("output as soon as something is inside", unit.r_rdy == (inside != 0))
+    else:
+        bench.within("output after something went in", latency + 1, (inside != 0) & ~unit.r_rdy, unit.r_rdy)
+    bench.stable("output", unit.r_rdy, unit.r_en, unit.r_data)
+
+
+@proof("SyncFIFO, 4 places: order, no loss, no overflow, stable output", reach=20)
+def sync_fifo(bench):
+    _fifo(bench, fifo.SyncFIFO, 4, 0)
+
+
+@proof("SyncFIFO, 16 places", reach=20)
+def sync_fifo_16(bench):
+    _fifo(bench, fifo.SyncFIFO, 16, 0)
+
+
+@proof("SyncFIFOBuffered, 4 places", reach=20)
+def sync_fifo_buffered(bench):
+    _fifo(bench, fifo.SyncFIFOBuffered, 4, 1)
+
+
+@proof("SyncFIFOBuffered, 16 places", depth=40, reach=20)
+def sync_fifo_buffered_16(bench):
+    _fifo(bench, fifo.SyncFIFOBuffered, 16, 1)

@@ -1,0 +1,101 @@
+"""Vector and tile memory: fixed priority at each bank, and what is read is what was written.
+
+Fixed priority starves whoever is below for as long as those above ask for the same bank in every cycle.
+What is proven bounds it: a port waits in a cycle only if a port above it transfers to that very bank, so
+it waits for as many cycles as those make transfers, and each of their instructions makes finitely many.
+"""
+
+from amaranth.hdl import Cat, Mux, Signal
+from macaw_hw import tile_memory, vector_memory
+from macaw_hw.config import Config
+
+from .bench import proof
+
+__all__ = ["vector_arbitration", "vector_data", "tile_arbitration", "tile_data"]
+
+_SMALL = Config(size=4, vector_banks=2, vector_bank_rows=64, tile_banks=2, tile_bank_tiles=8, address_width=20)
+_FOUR_BANKS = Config(size=4, vector_banks=4, vector_bank_rows=64, tile_banks=4, tile_bank_tiles=8, address_width=20)
+_BIT = 5
+"""The data bit that is followed; the others are stored in the same way."""
+
+
+def _arbitration(bench, memory, names, address, rows):
+    """What holds between ports of one direction, highest priority first; banks have ``rows`` addresses."""
+    ports = [getattr(memory, name) for name in names]
+    granted = [port.valid & port.ready for port in ports]
+    where = [getattr(port, address) for port in ports]
+    bank = [value // rows for value in where]
+    bench.check(f"{names[0]} never waits", ports[0].ready)
+    for i, name in enumerate(names):
+        above = Cat(granted[j] & (bank[j] == bank[i]) for j in range(i))
+        if i:
+            bench.check(f"{name} waits only while one above it transfers to the same bank",
+                        ~ports[i].valid | ports[i].ready | above.any())
+            bench.reach(f"{name} waits", ports[i].valid & ~ports[i].ready)
+        for j in range(i):
+            together = granted[i] & granted[j] & (bank[j] == bank[i])
+            if (names[j], name) == ("a", "b"):
+                bench.reach("a and b share a read", together)
+                together &= where[j] != where[i]
+            bench.check(f"{names[j]} and {name} never share a bank", ~together)
+    bench.reach("as many transfers as banks", sum(granted) >= min(4, len(names)))
+
+
+@proof("VectorMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
+def vector_arbitration(bench):
+    memory = vector_memory.VectorMemory(config=_FOUR_BANKS)
+    bench.add("memory", memory)
+    for names in (vector_memory._READS, vector_memory._WRITES):
+        _arbitration(bench, memory, names, "row", _FOUR_BANKS.vector_bank_rows)
+
+
+@proof("TileMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
+def tile_arbitration(bench):
+    memory = tile_memory.TileMemory(config=_FOUR_BANKS)
+    bench.add("memory", memory)
+    for names in (tile_memory._READS, tile_memory._WRITES):
+        _arbitration(bench, memory, names, "tile", _FOUR_BANKS.tile_bank_tiles)
+
+
+def _returned(bench, name, port, read, written, known, value, data):
+    """A read of the followed element, one cycle later; not if it was written in the same cycle."""
+    m = bench.m
+    due, expected = Signal(name=f"{name}_due"), Signal(name=f"{name}_expected")
+    m.d.sync += [due.eq(port.valid & port.ready & read & known & ~written), expected.eq(value)]
+    bench.check(f"{name} reads what was written last", ~due | (data == expected))
+    bench.reach(f"{name} reads a 1", due & data)
+
+
+@proof("VectorMemory, 2 banks: every port reads what any port wrote last", reach=6)
+def vector_data(bench):
+    memory = vector_memory.VectorMemory(config=_SMALL)
+    bench.add("memory", memory)
+    row = bench.constant(len(memory.load.row), "row")
+    known, value, written = Signal(), Signal(), Signal()
+    for name in vector_memory._WRITES:
+        port = getattr(memory, name)
+        with bench.m.If(port.valid & port.ready & (port.row == row)):
+            bench.m.d.comb += written.eq(1)
+            bench.m.d.sync += [known.eq(1), value.eq(port.data.as_value()[_BIT])]
+    for name in vector_memory._READS:
+        port = getattr(memory, name)
+        _returned(bench, name, port, port.row == row, written, known, value, port.data.as_value()[_BIT])
+
+
+@proof("TileMemory, 2 banks: rows and columns of any port are what any port wrote last", reach=6)
+def tile_data(bench):
+    memory = tile_memory.TileMemory(config=_SMALL)
+    bench.add("memory", memory)
+    tile = bench.constant(len(memory.load.tile), "tile")
+    row, column = bench.constant(2, "row"), bench.constant(2, "column")
+    known, value, written = Signal(), Signal(), Signal()
+    for name in tile_memory._WRITES:
+        port = getattr(memory, name)
+        with bench.m.If(port.valid & port.ready & (port.tile == tile) & (port.line == row)):
+            bench.m.d.comb += written.eq(1)
+            bench.m.d.sync += [known.eq(1), value.eq(port.data.as_value().word_select(column, 8)[_BIT])]
+    for name in tile_memory._READS:
+        port = getattr(memory, name)
+        line, element = Mux(port.transpose, column, row), Mux(port.transpose, row, column)
+        _returned(bench, name, port, (port.tile == tile) & (port.line == line), written, known, value,
+                  port.data.as_value().word_select(bench.past(element), 8)[_BIT])

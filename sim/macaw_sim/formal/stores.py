@@ -1,0 +1,58 @@
+"""Store unit: a bus master that keeps the rules and writes nothing outside the window."""
+
+from macaw_hw import dma_store
+from macaw_hw.isa import Fault
+
+from .axi4 import write_bus
+from .bench import proof
+from .bursts import SMALL
+from .loads import dma_unit, local_port, shallow
+
+__all__ = ["store_bus", "store_beats", "store_progress"]
+
+
+@proof("StoreUnit: AXI4 rules of addresses and data, window, no burst after a fault or halt, local reads stay until "
+       "granted")
+def store_bus(bench):
+    with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
+        unit = dma_store.StoreUnit(config=SMALL)
+        _, place = dma_unit(bench, unit, dma_store)
+    axi, past = unit.axi, bench.past
+    write_bus(bench, axi, SMALL, place, bursts=dma_store.OUTSTANDING, beats=False)
+    stop = unit.halt | (unit.control.fault != Fault.NONE)
+    offered = axi.awvalid & ~past(axi.awvalid & ~axi.awready)
+    bench.check("AW: nothing new under halt or after a fault", ~past(stop) | ~offered)
+    bench.check("a fault stays", past(unit.control.fault == Fault.NONE, init=1) | (
+        unit.control.fault == past(unit.control.fault)))
+    local_port(bench, "vector", unit.vector, stop)
+    local_port(bench, "tile", unit.tile, stop)
+    for fault in (Fault.WINDOW, Fault.BUS_WRITE, Fault.LOCAL_ADDRESS, Fault.NON_FINITE):
+        bench.reach(f"fault {fault.name}", unit.control.fault == fault)
+
+
+@proof("StoreUnit: AWLEN + 1 beats to each address with `last` on the last one, strobes inside the window, one "
+       "response awaited for each burst", depth=20, reach=20)
+def store_beats(bench):
+    unit = dma_store.StoreUnit(config=SMALL)
+    _, place = dma_unit(bench, unit, dma_store)
+    outstanding = write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING)
+    bench.check("idle only if nothing is offered or outstanding",
+                ~unit.idle | (~unit.axi.awvalid & ~unit.axi.wvalid & (outstanding == 0)))
+
+
+@proof("StoreUnit: under a fair bus and fair memories something moves every 20 cycles until done or a fault; "
+       "a stopped unit ends its bursts", depth=30)
+def store_progress(bench):
+    with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
+        unit = dma_store.StoreUnit(config=SMALL)
+        _, place = dma_unit(bench, unit, dma_store, "vector.ready", "tile.ready", prompt=True)
+        write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING, fair=2, rules=False, beats=False)
+    axi, control = unit.axi, unit.control
+    for port in (unit.vector, unit.tile):
+        bench.m.d.comb += port.ready.eq(bench.fair(2, "grant"))
+    bus = (axi.awvalid & axi.awready) | (axi.wvalid & axi.wready) | (axi.bvalid & axi.bready)
+    local = (unit.vector.valid & unit.vector.ready) | (unit.tile.valid & unit.tile.ready)
+    running = control.busy & (control.fault == Fault.NONE) & ~unit.halt
+    bench.within("until something moves", 20, running, bus | local | control.done)
+    bench.within("until the bus moves", 20, ~unit.idle & (unit.halt | (control.fault != Fault.NONE)), bus)
+    bench.reach("done", control.done)
