@@ -15,7 +15,7 @@ from macaw_sim.fuzz import campaign, moments
 from macaw_sim.fuzz.case import Case, Local, Mismatch, image_bytes, instructions
 from macaw_sim.fuzz.coverage import Coverage, universe
 from macaw_sim.fuzz.generator import Generator
-from macaw_sim.fuzz.illegal import KINDS
+from macaw_sim.fuzz.illegal import KINDS, LONG
 from macaw_sim.fuzz.judge import Model, judge
 from macaw_sim.fuzz.shrink import shrink
 from macaw_sim.fuzz.tokens import add_tokens, synchronized, without
@@ -78,6 +78,12 @@ def test_illegal_programs(config, rounds, seed):
     campaign.illegal(named_config(config), programs=rounds * len(KINDS), seed=seed, options=FAST, coverage=coverage,
                      overflow=config == "n4")
     assert coverage.hits["fault", "BUS_READ.SEQUENCER"] and coverage.hits["fault", "WATCHDOG.SEQUENCER"]
+
+
+def test_fault_behind_thousands_of_instructions(seed):
+    """All but the highest bits of the index in the report are 0 in one of them and 1 in another."""
+    assert LONG[0][2] ^ LONG[1][2] == (1 << 15) - 1
+    campaign.illegal(N4, programs=0, seed=seed, options=FAST, overflow=False, long=LONG[:2])
 
 
 def test_many_tiles_of_one_row():

@@ -12,7 +12,7 @@ from .generator import Generator
 from .judge import Model
 from .tokens import encode
 
-__all__ = ["KINDS", "MAX_WORK", "illegal_case", "overflow_case", "work"]
+__all__ = ["KINDS", "LONG", "MAX_WORK", "illegal_case", "long_case", "overflow_case", "work"]
 
 KINDS = ("bit", "field", "reserved", "zero_count", "own_token", "bad_code", "local", "window", "window_edge",
          "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond",
@@ -308,3 +308,27 @@ def overflow_case(generator: Generator, source: Queue, target: Queue, extra: int
     return replace(legal, address=0, window=None, dram=np.zeros_like(legal.dram)).with_program(content)
 
 
+LONG = ((Queue.LOAD, "local", 0x5555), (Queue.MATRIX, "local", 0x2AAA), (Queue.VECTOR, "local", 0x5555),
+        (Queue.STORE, "local", 0x2AAA), (Queue.LOAD, "wait", 0x2AAA), (Queue.MATRIX, "wait", 0x5555),
+        (Queue.VECTOR, "illegal", 0x2AAA), (Queue.STORE, "illegal", 0x5555))
+"""Queue, end and number of instructions of the programs of `long_case` that fit into 1 MiB."""
+
+
+def long_case(generator: Generator, queue: Queue, end: str, number: int) -> Case:
+    """``number`` small instructions of a queue, and one behind them that faults: the report names a high index.
+
+    ``end`` is what the last one does: ``local`` leaves the local memory, ``wait`` is for a token that never comes,
+    ``illegal`` is no instruction.
+    """
+    local, size = Local.of(generator.state), generator.state.dram.size
+    format, fields = _smallest(queue, size - 4)
+    last = dict(fields)
+    if end == "local":
+        last[{Queue.MATRIX: "y", Queue.VECTOR: "d"}.get(queue, "local")] = (1 << 16) - 1
+    elif end == "wait":
+        last["wait"] = 1 << (queue + 1) % len(Queue)
+    wrong = bytes(INSTRUCTION_BYTES) if end == "illegal" else encode([(format, last)])
+    program = encode([(format, fields)]) * number + wrong
+    if len(program) > size - 4:
+        raise ValueError(f"{number} instructions do not fit into {size} bytes of memory")
+    return Case(b"", np.zeros(size, np.uint8), watchdog=2_000, local=local).with_program(program)
