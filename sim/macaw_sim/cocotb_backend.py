@@ -36,7 +36,7 @@ class CocotbBackend:
     dram_bytes : int
         Size of the memory.
     stall : float
-        Probability of a pause in each cycle, on each of the channels of the memory bus.
+        Probability of a pause in each cycle, on each channel of both buses.
     seed : int
         Of the pauses.
     """
@@ -55,8 +55,8 @@ class CocotbBackend:
         self._master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
         ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, mem=self._memory)
         if stall:
-            channels = (ram.write_if.aw_channel, ram.write_if.w_channel, ram.write_if.b_channel,
-                        ram.read_if.ar_channel, ram.read_if.r_channel)
+            channels = [getattr(model, f"{channel}_channel") for bus in (ram, self._master) for model, names in (
+                (bus.write_if, ("aw", "w", "b")), (bus.read_if, ("ar", "r"))) for channel in names]
             for number, channel in enumerate(channels):
                 channel.set_pause_generator(_pauses(random.Random(f"{seed} {number}"), stall))
         await self._reset()

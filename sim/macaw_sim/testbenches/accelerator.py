@@ -71,7 +71,7 @@ async def infers_with_trained_weights(dut):
 
 @cocotb.test()
 async def trains_from_trained_weights(dut):
-    """Two training steps: losses, all weights and all of memory bit-equal to the emulator's."""
+    """Training steps: losses, all weights and all of memory bit-equal to the emulator's."""
     p = parameters()
     images, labels = middle(np.load(p["data"])["x"], p["widths"][0]), np.load(p["data"])["y"] % p["widths"][-1]
     batch = p["batch"]
@@ -79,7 +79,8 @@ async def trains_from_trained_weights(dut):
     def work(device):
         model = network(p["weights"], p["widths"])
         trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), device, batch)
-        losses = [trainer.train_step(images[i:i + batch], labels[i:i + batch]).loss for i in (0, batch)]
+        losses = [trainer.train_step(images[i:i + batch], labels[i:i + batch]).loss
+                  for i in range(0, p["steps"] * batch, batch)]
         return losses, *model.state_dict().values()
 
     before = network(p["weights"], p["widths"]).state_dict()
