@@ -64,8 +64,8 @@ def host():
 
 def test_protocol_and_choice_by_name(host):
     assert isinstance(host.backend, Backend)
-    assert BACKENDS == ("emulator", "verilator", "cocotb")
-    with pytest.raises(ValueError, match="^backend must be one of emulator, verilator, cocotb, not 'verilog'$"):
+    assert BACKENDS == ("emulator", "verilator", "cocotb", "serial")
+    with pytest.raises(ValueError, match="^backend must be one of emulator, verilator, cocotb, serial, not 'verilog'$"):
         create_backend("verilog", CONFIG)
     with pytest.raises(ValueError, match="^dram_bytes must be a positive multiple of 4096, not 5000$"):
         create_backend("emulator", CONFIG, dram_bytes=5000)

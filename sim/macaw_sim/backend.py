@@ -63,7 +63,12 @@ def _cocotb(config, **options):
     return CocotbBackend(config, **options)
 
 
-_FACTORIES = {"emulator": _emulator, "verilator": _verilator, "cocotb": _cocotb}
+def _serial(config, **options):
+    from .serial_backend import SerialBackend
+    return SerialBackend(config, **options)
+
+
+_FACTORIES = {"emulator": _emulator, "verilator": _verilator, "cocotb": _cocotb, "serial": _serial}
 
 BACKENDS = tuple(_FACTORIES)
 """Names that :func:`create_backend` takes."""
@@ -79,7 +84,8 @@ def create_backend(name: str, config: Config, *, dram_bytes: int = DRAM_BYTES, *
     options
         Options of that backend. ``verilator`` takes, among others, those of its memory model (latency,
         bandwidth, stalls, seed) and of its waveform; ``emulator`` accepts and ignores them, because its
-        results depend on no timing, so that a backend is exchanged by changing ``name`` alone.
+        results depend on no timing, so that a backend is exchanged by changing ``name`` alone. ``serial``
+        needs ``port``, the serial line of a board.
 
     Raises
     ------
