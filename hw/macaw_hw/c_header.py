@@ -1,4 +1,4 @@
-"""The C header of registers and instructions, written from their descriptions; C11 and C++11 read it."""
+"""The C header of registers and instructions, written from their descriptions."""
 
 from dataclasses import fields
 
@@ -10,8 +10,8 @@ from .registers import IDENTITY, REGISTER_SPACE, REGISTERS, VERSION
 __all__ = ["header"]
 
 _DERIVED = ("vector_rows", "tiles", "row_bytes", "tile_bytes", "peak_macs")
-_ENUMERATIONS = {"opcode": isa.Opcode, "queue": isa.Queue, "data_format": isa.DataFormat, "vector_op": isa.VectorOp,
-                 "fault": isa.Fault, "fault_unit": isa.FaultUnit}
+_ENUMERATIONS = {"opcode": isa.Opcode, "queue": isa.Queue, "data_format": isa.DataFormat,
+                 "vector_op": isa.VectorOp, "fault": isa.Fault, "fault_unit": isa.FaultUnit}
 
 _HEAD = """\
 /* Macaw: registers and instructions, for C11 and C++11.
@@ -30,9 +30,10 @@ extern "C" {
 _INSTRUCTIONS = """\
 /* Instructions: {bytes} bytes, little endian, field after field from bit 0.
  *
- * MACAW_<FORMAT>_<FIELD>_LSB and _WIDTH say where a field is. macaw_<format>_init() gives a structure whose
- * fields are 0, and whose loop counts are 1. macaw_encode_<format>() writes the instruction and returns a null
- * pointer, or writes nothing and returns the name of the first field whose value does not fit.
+ * MACAW_<FORMAT>_<FIELD>_LSB and _WIDTH say where a field is. macaw_<format>_init() gives a
+ * structure whose fields are 0, and whose loop counts are 1. macaw_encode_<format>() writes the
+ * instruction and returns a null pointer, or writes nothing and returns the name of the first field
+ * whose value does not fit.
  */
 #define MACAW_INSTRUCTION_BYTES {bytes}
 
@@ -50,7 +51,7 @@ static inline void macaw_put(uint8_t *bytes, unsigned lsb, unsigned width, uint6
     }}
 }}
 
-/* Read `width` bits of an instruction from bit `lsb` on; a signed field comes without its sign extension. */
+/* Read `width` bits of an instruction from bit `lsb` on, without sign extension. */
 static inline uint64_t macaw_get(const uint8_t *bytes, unsigned lsb, unsigned width)
 {{
     uint64_t value = 0;
@@ -74,8 +75,9 @@ _TAIL = """\
 def header(config):
     """Text of the C header for the accelerator of ``config``.
 
-    It defines the configuration, offsets and bit fields of all registers, all enumerations, and for each
-    instruction format the places of its fields, a structure, and a function that encodes it.
+    For C11 and C++11. It defines the configuration, offsets and bit fields of all registers, all
+    enumerations, and for each instruction format the places of its fields, a structure, and a
+    function that encodes it.
     """
     parts = [_HEAD, *_configuration(config), *_registers()]
     for name, enumeration in _ENUMERATIONS.items():
@@ -92,7 +94,9 @@ def _define(name, value, doc=""):
 def _configuration(config):
     names = [*(field.name for field in fields(config)), *_DERIVED]
     yield "/* The configuration. */"
-    yield "\n".join(_define(f"MACAW_CONFIG_{name.upper()}", f"{getattr(config, name)}u") for name in names) + "\n"
+    for name in names:
+        yield _define(f"MACAW_CONFIG_{name.upper()}", f"{getattr(config, name)}u")
+    yield ""
 
 
 def _registers():

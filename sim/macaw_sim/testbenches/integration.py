@@ -1,7 +1,7 @@
-"""Macaw in a system of plain Verilog (examples/integration): programs of a training run, as a host would run them.
+"""Macaw in a system of plain Verilog (examples/integration): a host runs recorded programs.
 
-The driver runs on the emulator, and each of its programs is recorded with memory before and after. The host port of
-the system then gets the same memory, registers and doorbells.
+The driver runs on the emulator, and each of its programs is recorded with memory before and after.
+The host port of the system then gets the same memory, registers and doorbells.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,8 @@ def record(config, dram_bytes, rng):
         device.backend.write_register = recording
         manual_seed(1)
         model = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 3))
-        trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.5), device, batch_size=4)
+        optimizer = optim.SGD(model.parameters(), lr=0.5)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, device, batch_size=4)
         for _ in range(2):
             trainer.train_step(rng.integers(0, 256, (4, 10), dtype=np.uint8), rng.integers(0, 3, 4))
     return programs
@@ -74,7 +75,8 @@ class _Host:
 
     async def write_register(self, name, value):
         for low in range(0, REGISTERS[name].width, 32):
-            await self.write(_REGISTERS + REGISTERS[name].offset + low // 8, value >> low & 0xFFFFFFFF)
+            address = _REGISTERS + REGISTERS[name].offset + low // 8
+            await self.write(address, value >> low & 0xFFFFFFFF)
 
 
 async def start(dut):
