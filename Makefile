@@ -14,7 +14,7 @@ LR ?= 0.5
 SEED ?= 1
 COUNT ?= 1000
 
-.PHONY: help train eval test lint verilog docs fuzz arith formal clean distclean
+.PHONY: help train eval test lint verilog docs fuzz arith formal mutate coverage cocotb clean distclean
 
 help:
 	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
@@ -25,6 +25,9 @@ help:
 	@echo 'make fuzz      random programs on RTL and emulator (CONFIG=n4 SEED=1 COUNT=1000)'
 	@echo 'make arith     arithmetic units in Verilator against NumPy (ARGS="--unit add --vectors 1000000")'
 	@echo 'make formal    prove properties of the units, with Yosys (ARGS="--only NAME" for some)'
+	@echo 'make mutate    mutations of the RTL, and which checks notice them (CONFIG=n4 SEED=1 COUNT=400)'
+	@echo 'make coverage  lines and branches of the Verilog that random programs reach (CONFIG=n4 COUNT=400)'
+	@echo 'make cocotb    the MNIST network over bus models of cocotbext-axi, in Verilator and Icarus Verilog'
 	@echo 'make clean     empty build/; make distclean removes the virtual environment as well'
 	@echo 'ARGS="..." adds options to the command that a target runs.'
 
@@ -53,6 +56,17 @@ arith: .venv/.runtime
 
 formal: .venv/.test
 	$(BIN)/python -m macaw_sim.formal $(ARGS)
+
+mutate coverage: CONFIG = n4
+mutate coverage: COUNT = 400
+mutate: .venv/.test
+	$(BIN)/python -m macaw_sim.mutate --config $(CONFIG) --seed $(SEED) --count $(COUNT) $(ARGS)
+
+coverage: .venv/.test
+	$(BIN)/python -m macaw_sim.rtl_coverage --config $(CONFIG) --seed $(SEED) --count $(COUNT) $(ARGS)
+
+cocotb: .venv/.test
+	MACAW_LONG=1 $(BIN)/python -m pytest -q -n auto tests/test_accelerator.py $(ARGS)
 
 clean:
 	find build -mindepth 1 -maxdepth 1 ! -name .gitignore -exec rm -rf {} +

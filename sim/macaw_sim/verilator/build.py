@@ -61,7 +61,8 @@ def build_array(config: Config) -> Path:
     return _library(text, _ARRAY, list(_ARGUMENTS), dict(_MAKE_VARIABLES))
 
 
-def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1, observe: bool = False) -> Path:
+def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1, observe: bool = False,
+                  coverage: bool = False) -> Path:
     """The shared library for the top module ``macaw`` in the text ``verilog``.
 
     It is looked for by the hash of everything that goes into it; other processes that want the same one
@@ -75,6 +76,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
         Threads that share an evaluation.
     observe : bool
         With a log of the port ``events``, which ``verilog`` must have then.
+    coverage : bool
+        With counts of the blocks and branches that run; ``verilog`` says where they go.
 
     Raises
     ------
@@ -89,7 +92,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
         variables |= {"USER_CPPFLAGS": "-I../uncompressed", "LDLIBS": "-shared -lpthread"}
     arguments = [*_ARGUMENTS, *(["--threads", str(threads)] if threads > 1 else []),
                  *([f"--trace-{waveform}"] if waveform else []),
-                 *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else [])]
+                 *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else []),
+                 *(["--coverage-line"] if coverage else [])]
     return _library(verilog, names, arguments, variables)
 
 

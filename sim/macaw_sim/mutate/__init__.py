@@ -1,0 +1,1 @@
+"""Single mutations of the RTL, and whether the checks notice them."""
