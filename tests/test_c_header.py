@@ -1,5 +1,6 @@
 """The C header: compiled as C and as C++, it has the values of the description and encodes the same bytes."""
 
+import re
 import subprocess
 
 import pytest
@@ -125,3 +126,15 @@ def test_places_of_fields(run):
                      f'printf("%llu\\n", (unsigned long long)macaw_get(b, {macro}_LSB, {macro}_WIDTH)); }}']
             expected.append(high)
     assert list(map(int, run([*code, "(void)show;"]))) == expected
+
+
+def test_example_of_the_documentation(root, tmp_path):
+    """The C in docs/integration.md compiles with the header that it names."""
+    (code,) = re.findall(r"```c\n(.*?)```", (root / "docs" / "integration.md").read_text(), re.DOTALL)
+    (tmp_path / "macaw_n8.h").write_text(header(named_config("n8")))
+    (tmp_path / "example.c").write_text(code.replace(
+        "static void", "static void memory_barrier(void) { }\n\nvoid", 1))
+    command = [tools.compiler().path, "-x", "c", "-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror", "-c",
+               "example.c"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

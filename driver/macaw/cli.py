@@ -1,10 +1,11 @@
-"""The command ``macaw``: train, eval, bench, trace, verilog, info."""
+"""The command ``macaw``: train, eval, bench, trace, verilog, bitstream, info."""
 
 import sys
 import traceback
 from pathlib import Path
 
 import click
+from macaw_hw.board.boards import BOARDS
 from macaw_hw.config import CONFIGS
 
 from .errors import MacawError
@@ -172,6 +173,19 @@ def verilog(config, output):
     from .commands import verilog
 
     verilog(config, output)
+
+
+@cli.command()
+@click.option("--board", type=click.Choice(list(BOARDS)), default="ulx3s-85f", show_default=True,
+              help="The board.")
+@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Of the placement.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="The bitstream; JSON with area and timing goes beside it.  [default: build/synth/macaw_BOARD.bit]")
+def bitstream(board, seed, output):
+    """Write the bitstream of a board: the accelerator, block memory, and the bridge for the serial backend."""
+    from .commands import bitstream
+
+    bitstream(board, seed, output)
 
 
 @cli.command()

@@ -24,7 +24,7 @@ from .trainer import Trainer
 from .weights import load_weights
 from .workloads import HARDWARE, WORKLOADS
 
-__all__ = ["bench", "evaluate", "info", "trace", "train", "verilog"]
+__all__ = ["bench", "bitstream", "evaluate", "info", "trace", "train", "verilog"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
@@ -191,6 +191,47 @@ def verilog(name, output):
     write_atomically(beside[".h"], header(config))
     write_atomically(beside["_hw.tcl"], platform_designer(text, MODULE, output.name))
     print(f"Wrote {output} and, beside it, {', '.join(path.name for path in beside.values())}.")
+
+
+def bitstream(board, seed, output):
+    """Write a bitstream; print its area and timing."""
+    from macaw_hw.board.boards import BOARDS
+
+    from .synth.bitstream import write_bitstream
+
+    with _Stages() as stages:
+        path, report = write_bitstream(board, output, seed, stages)
+    table = _table(f"{board}: {report['fmax_mhz']:.1f} MHz, its clock {report['clock_mhz']:.1f} MHz",
+                   "cell", "used", "available", "")
+    for cell, count in report["cells"].items():
+        table.add_row(cell, str(count["used"]), str(count["available"]), f"{count['used'] / count['available']:.1%}")
+    _print(table)
+    print(f"Wrote {_shown(path)} and {path.with_suffix('.json').name}. On the board, the driver finds it with "
+          f"Device({BOARDS[board].config!r}, 'serial', port=..., baud={report['baud']}).")
+
+
+class _Stages:
+    """What a tool flow does at the moment: a line that changes on a terminal, else a line now and then."""
+
+    def __init__(self):
+        self._title, self._printed = None, 0.0
+        self._status = console.status("") if console.is_terminal else None
+
+    def __enter__(self):
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exception):
+        if self._status:
+            self._status.stop()
+
+    def __call__(self, title, seconds):
+        if self._status:
+            self._status.update(f"{title}, {seconds:.0f} s")
+        elif title != self._title or seconds - self._printed > _LINE_SECONDS:
+            print(f"{title}, {seconds:.0f} s", flush=True)
+            self._title, self._printed = title, seconds
 
 
 def info(name):

