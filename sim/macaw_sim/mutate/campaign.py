@@ -9,8 +9,8 @@ from macaw import Device, Trainer, manual_seed, nn, optim
 from macaw.errors import MacawError
 from macaw_hw.config import Config
 
+from ..fuzz import accesses, moments
 from ..fuzz import campaign as fuzz
-from ..fuzz import moments
 from ..fuzz.illegal import LONG
 from . import equivalence
 from .device import CAUGHT, Mutant, choose, record, replay
@@ -140,7 +140,11 @@ class Campaign:
 
     def _disturbed(self):
         def check(number, verdict):
-            choose(self.netlist.verilog, number)
+            device = Mutant(self.config, self.netlist.verilog, number, seed=self.seed)
+            try:
+                accesses.idle(device, np.random.default_rng(self.seed), 2000)
+            finally:
+                device.close()
             moments.campaign(self.config, runs=60, seed=self.seed, options=FAST, verilog=self.netlist.verilog)
         return check
 
