@@ -299,7 +299,8 @@ class ByteAligner(wiring.Component):
         m.d.comb += [
             wanted.eq(at_least(m, start, bus, 1) & Cat(step.end >= i for i in range(bus))),
             bad.eq(Cat(turned[9 * i + 8] for i in range(bus))),
-            cause.eq(Mux(found != Cause.NONE, found, Mux(
+            # Outside there is no burst, whatever was found before, and so no response.
+            cause.eq(Mux((found != Cause.NONE) & (step.cause != Cause.OUTSIDE), found, Mux(
                 step.cause != Cause.NONE, step.cause, Mux((bad & wanted).any(), Cause.NON_FINITE, Cause.NONE)))),
             self.o_valid.eq(valid & step.emit & (step.cause != Cause.OUTSIDE)),
             self.o_data.eq(Cat(turned[9 * i:9 * i + 8] for i in range(bus))),

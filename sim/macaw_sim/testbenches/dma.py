@@ -275,6 +275,19 @@ async def checks_local_addresses(dut, unit):
 
 @cocotb.test()
 @cocotb.parametrize(unit=["load", "store"], stalls=["none", "latency", "all"])
+async def survives_two_faults(dut, unit, stalls):
+    """A local address that is outside, and behind it a run that leaves the window: one report, and no wait for an
+    answer to a burst that never was."""
+    bench = await make_bench(dut, 12)
+    bench.stalls = STALLS[stalls]
+    for runs in (1, 2, 5):
+        bad = fields_of(unit, address=BASE + SIZE - 4 * runs, stride0=4, count0=runs + 1, run=1,
+                        local=bench.config.vector_rows)
+        await execute(bench, unit, [bad], Fault.LOCAL_ADDRESS)
+
+
+@cocotb.test()
+@cocotb.parametrize(unit=["load", "store"], stalls=["none", "latency", "all"])
 async def reports_bus_errors(dut, unit, stalls):
     """Any beat of any instruction: the fault names the instruction, what came before is there."""
     bench = await make_bench(dut, 6)
