@@ -280,8 +280,8 @@ async def survives_two_faults(dut, unit, stalls):
     answer to a burst that never was."""
     bench = await make_bench(dut, 12)
     bench.stalls = STALLS[stalls]
-    for runs in (1, 2, 5):
-        bad = fields_of(unit, address=BASE + SIZE - 4 * runs, stride0=4, count0=runs + 1, run=1,
+    for before in (1, 2, 5):
+        bad = fields_of(unit, address=BASE + SIZE - 4 * before, stride0=4, count0=before + 1, run=1,
                         local=bench.config.vector_rows)
         await execute(bench, unit, [bad], Fault.LOCAL_ADDRESS)
 
