@@ -145,7 +145,8 @@ def _prove(proof, folder, result, checks, limit):
         result.failed, result.trace = [checks[number]], _replay(proof, folder, inputs)
         return
     if proof.depth:
-        result.undecided = checks if number < depth - 1 else []
+        if number < depth - 1:
+            result.undecided = [f"all beyond {number + 1} cycles"]
         return
     # Equivalent registers become one; then all properties together by induction, or each by itself.
     merge = "&read,check.aig;&put;scorr;write_aiger,merged.aig"

@@ -10,18 +10,26 @@ from .bursts import WIDE, window
 from .fifos import follow
 from .loads import shallow
 
-__all__ = ["fetch_bus", "fetch_order", "fetch_progress"]
+__all__ = ["fetch_bus", "fetch_order", "fetch_order_3", "fetch_progress"]
 
 _AHEAD = 8
 
 
-def _fetch(bench, config=WIDE, ahead=_AHEAD, **bus):
-    """The unit with a program at any place, begun once between resets; and its bus."""
+def _fetch(bench, ahead=_AHEAD, everywhere=False, **bus):
+    """The unit with a program at any place, begun once between resets; and its bus.
+
+    ``everywhere``: the window is all of memory, not any.
+    """
     m = bench.m
+    config = WIDE
     unit = fetch.Fetch(config=config)
     bench.add("fetch", unit, "axi", "start", "address", "window_base", "window_limit", "halt")
     m.d.comb += unit.halt.eq(bench.rising("halt"))
-    base, limit = window(bench, unit)
+    if everywhere:
+        base, limit = 0, 1 << config.address_width
+        m.d.comb += [unit.window_base.eq(base), unit.window_limit.eq(limit)]
+    else:
+        base, limit = window(bench, unit)
     started = Signal()
     m.d.comb += [unit.start.eq(bench.free(1, "start") & ~started),
                  unit.address.eq(Cat(C(0, 5), bench.constant(config.address_width - 5, "address")))]
@@ -49,8 +57,8 @@ def fetch_bus(bench):
     bench.check("AR: only for a program", ~axi.arvalid | started)
 
 
-def _order(bench, ahead):
-    unit, _, _, started, outstanding = _fetch(bench, ahead=ahead, exact=True)
+def _order(bench, ahead, **options):
+    unit, _, _, _, outstanding = _fetch(bench, ahead=ahead, exact=True, rules=False, **options)
     axi = unit.axi
     leaves = unit.o.valid & unit.o.ready & (unit.o.p.fault != Fault.WINDOW)
     bits, error = unit.o.p.bits, unit.o.p.fault == Fault.BUS_READ
@@ -64,25 +72,26 @@ def _order(bench, ahead):
                 ~unit.o.valid | (unit.o.p.fault != Fault.WINDOW) | (requested == 0) & ~axi.arvalid)
     bench.check("finished only when nothing is offered, outstanding or inside",
                 ~unit.finished | ~axi.arvalid & (outstanding == 0) & (inside == 0))
-    bench.reach("a fault of the window behind an instruction",
-                unit.o.valid & (unit.o.p.fault == Fault.WINDOW) & bench.past(leaves))
+    return unit, leaves
 
 
 @proof("Fetch: no more instructions ahead than have room; each leaves once, in order, with its error", depth=24,
        reach=24)
 def fetch_order(bench):
-    _order(bench, _AHEAD)
+    unit, leaves = _order(bench, _AHEAD)
+    bench.reach("a fault of the window behind an instruction",
+                unit.o.valid & (unit.o.p.fault == Fault.WINDOW) & bench.past(leaves))
 
 
-@proof("the same with room for 2 instructions")
-def fetch_order_2(bench):
-    with shallow(fetch, _BUFFERED=2, _BURST=2):
-        _order(bench, 2)
+@proof("the same with room for 3 instructions, in bursts of 2, without a window")
+def fetch_order_3(bench):
+    with shallow(fetch, _BUFFERED=3, _BURST=2):
+        _order(bench, 3, everywhere=True)
 
 
 @proof("Fetch: under a fair bus an instruction leaves, or the program is over, every 16 cycles", reach=20)
 def fetch_progress(bench):
-    with shallow(fetch, _BUFFERED=2, _BURST=2):
-        unit, _, _, started, _ = _fetch(bench, ahead=2, fair=2, exact=True, rules=False, count=False)
+    with shallow(fetch, _BUFFERED=3, _BURST=2):
+        unit, _, _, started, _ = _fetch(bench, ahead=3, everywhere=True, fair=2, exact=True, rules=False, count=False)
     bench.within("the next instruction", 16, started & ~unit.finished & ~unit.halt, unit.o.valid)
     bench.reach("the end of a program", started & unit.finished & bench.past(unit.o.valid))

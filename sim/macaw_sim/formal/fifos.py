@@ -45,7 +45,8 @@ def follow(bench, what, write, written, read, returned, depth, places=None):
     bench.check(f"{what}: nothing leaves that did not enter", ~read | (inside != 0))
     bench.check(f"{what}: never more than {depth} inside", ~write | (inside != depth) | read)
     bench.reach(f"{what}: full", inside == depth)
-    bench.reach(f"{what}: the item leaves after another", leaves & bench.past(followed & read & (reads != place)))
+    if places > 1:
+        bench.reach(f"{what}: the item leaves after another", leaves & bench.past(followed & read & (reads != place)))
     return inside
 
 

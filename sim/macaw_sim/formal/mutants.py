@@ -65,6 +65,7 @@ class Mutant:
 
 _AXI, _ADDRESS, _LOAD, _STORE = (f"macaw_hw.{name}" for name in ("axi", "dma_address", "dma_load", "dma_store"))
 _SEQUENCER, _CONTROL, _FETCH = (f"macaw_hw.{name}" for name in ("sequencer", "control", "fetch"))
+_FIFO = "amaranth.lib.fifo"
 _VECTOR, _TILE = "macaw_hw.vector_memory", "macaw_hw.tile_memory"
 
 MUTANTS = (
@@ -88,6 +89,15 @@ MUTANTS = (
            "issued only with its tokens"),
     Mutant("instruction_queue", _SEQUENCER, "flying.w_en.eq(self.issue)", "flying.w_en.eq(waiting.r_rdy)",
            "in the unit"),
+    Mutant("sequencer_dispatch", _SEQUENCER, "component.i.valid.eq(valid & sound & ", "component.i.valid.eq(valid & ",
+           "only legal"),
+    Mutant("sequencer_dispatch", _SEQUENCER, "with m.If(unsound & drained)", "with m.If(unsound)",
+           "waits for all before"),
+    Mutant("sync_fifo", _FIFO, "self.w_rdy.eq(self.level != self.depth)", "self.w_rdy.eq(1)", "never more than 4"),
+    Mutant("sync_fifo_buffered", _FIFO, "self.w_rdy.eq(inner_level != inner_depth)", "self.w_rdy.eq(1)", "fifo: "),
+    Mutant("matrix_ports", "macaw_hw.matrix_control", "((line != 0) | ~self.full | self.taken)", "~self.full",
+           "w: "),
+    Mutant("activation_ports", "macaw_hw.activation", "got | valid & ready", "valid & ready", ""),
     Mutant("burst_splitter", _ADDRESS, "(run.final >= self.window_limit)", "(run.final > self.window_limit)",
            "window"),
     Mutant("burst_splitter", _ADDRESS, "| run.final[width:].any()", "", "window"),
@@ -102,6 +112,12 @@ MUTANTS = (
     Mutant("fetch_bus", _FETCH, "& (credit >= count) & ~self.halt", "& (credit >= count)", "halt"),
     Mutant("load_bus", _LOAD, "axi.arvalid.eq(issue & ~burst.fault)", "axi.arvalid.eq(issue)", "AR: "),
     Mutant("load_bus", _LOAD, "infos.w_rdy & ~closed & ~stop", "infos.w_rdy & ~closed", "halt"),
+    Mutant("store_progress", "macaw_hw.dma_store_path", " & (step.cause != Cause.OUTSIDE), found", ", found",
+           "until the bus moves"),
+    Mutant("store_progress", _STORE, "reader.i.valid.eq(0)", "reader.i.valid.eq(1)", "moves"),
+    Mutant("store_beats", _STORE, "need.burst_end.eq(final)", "need.burst_end.eq(final | first)", "W: "),
+    Mutant("load_progress", _LOAD, "closed.eq(burst.fault)", "closed.eq(1)", "moves"),
+    Mutant("load_bursts", _LOAD, "infos.w_rdy & ~closed & ~stop", "~closed & ~stop", ""),
     Mutant("store_bus", _STORE, "with m.If(free):\n            m.d.sync += axi.awvalid", "with m.If(1):\n            "
            "m.d.sync += axi.awvalid", "AW: valid stays"),
 )

@@ -1,14 +1,16 @@
 """Instruction queues: order, tokens before issue, every completion matched with its instruction."""
 
-from amaranth.hdl import Signal, unsigned
+from amaranth.hdl import Cat, Const, Signal, Value, unsigned
+from amaranth.lib import data
 from macaw_hw import sequencer
 from macaw_hw.config import Config
-from macaw_hw.isa import Field, Format, Opcode
+from macaw_hw.isa import FORMATS, Fault, FaultUnit, Field, Format, Opcode, Queue, violations
 
 from .bench import proof
 from .fifos import follow
 
-__all__ = ["instruction_queue", "instruction_queue_index", "instruction_queue_progress"]
+__all__ = ["instruction_queue", "instruction_queue_index", "instruction_queue_progress",
+           "sequencer_dispatch"]
 
 _CONFIG = Config(size=4, address_width=20, queue_depth=4)
 _NARROW = Format(Opcode.LOAD, "", "", (Field("payload", unsigned(1), ""),))
@@ -66,3 +68,49 @@ def instruction_queue_progress(bench):
     bench.within("issue", 4, (inside != 0) & unit.permit & (flying != sequencer.IN_FLIGHT), unit.issue)
     bench.within("room in the queue", 4, (inside == 0), unit.i.ready)
     bench.reach("full", (inside == _CONFIG.queue_depth) & (waits == 0))
+
+
+@proof("Sequencer: instructions enter the queue of their opcode, in program order, each once, and only legal ones; a "
+       "fault of its own waits until all before it are done", reach=12)
+def sequencer_dispatch(bench):
+    m = bench.m
+    unit = sequencer.Sequencer(config=Config(size=4, address_width=20, queue_depth=2))
+    names = [queue.name.lower() for queue in Queue]
+    inner = bench.add("sequencer", unit, "i", *(f"{name}.done" for name in names))
+    bench.offer(unit.i.valid, unit.i.ready, unit.i.payload)
+    entered = []
+    for queue, name in zip(Queue, names, strict=True):
+        entry, port = getattr(inner.submodules, f"{name}_queue").i, getattr(unit, name)
+        given = port.instruction.valid & port.instruction.ready
+        flying = Signal(range(sequencer.IN_FLIGHT + 1), name=f"{name}_flying")
+        m.d.comb += port.done.eq(bench.free(1, f"{name} done") & (flying != 0))
+        m.d.sync += flying.eq(flying + given - port.done)
+        format = FORMATS[Opcode[queue.name]]
+        fields = data.View(format.layout, Cat(Const(format.opcode, 4), entry.p.fields))
+        raw = {field.name: Value.cast(fields[field.name]) for field in format.fields}
+        broken = Cat(rule for _, rule in violations(format, raw, 4))
+        bench.check(f"{name}: only legal instructions enter", ~entry.valid | ~broken.any())
+        bench.reach(f"{name}: an instruction enters", entry.valid & entry.ready)
+        entered.append(entry.valid & entry.ready)
+    entries = [getattr(inner.submodules, f"{name}_queue").i.p for name in names]
+    opcode, sample, index = Signal(4), Signal(4), Signal.like(entries[0].index)
+    for queue, entry, enters in zip(Queue, entries, entered, strict=True):
+        with m.If(enters):
+            m.d.comb += [opcode.eq(Opcode[queue.name]), sample.eq(entry.fields[4:8]), index.eq(entry.index)]
+    some = Cat(entered).any()
+    count = Signal.like(index)
+    m.d.sync += count.eq(count + some)
+    inside = follow(bench, "instructions", unit.i.valid & unit.i.ready, Cat(unit.i.p.bits[:4], unit.i.p.bits[8:12]),
+                    some, Cat(opcode, sample), 1)
+    bench.check("one queue at a time", sum(entered) <= 1)
+    bench.check("indices count", ~some | (index == count))
+    own = unit.fault_unit == FaultUnit.SEQUENCER
+    fault = unit.fault != Fault.NONE
+    past = bench.past
+    bench.check("the first fault stays", ~past(fault) | (Cat(unit.fault, unit.fault_unit, unit.fault_index)
+                                                        == past(Cat(unit.fault, unit.fault_unit, unit.fault_index))))
+    bench.check("nothing enters behind an instruction that cannot run", ~(fault & own) | ~some)
+    bench.check("a fault of its own waits for all before it", ~(fault & own) | past(fault) | past(
+        Cat(getattr(inner.submodules, f"{name}_queue").empty for name in names).all()))
+    bench.check("empty only if nothing is inside", ~unit.empty | (inside == 0))
+    bench.reach("a fault of its own behind another instruction", fault & own & (unit.fault_index == 1))

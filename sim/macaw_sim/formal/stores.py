@@ -1,6 +1,8 @@
 """Store unit: a bus master that keeps the rules and writes nothing outside the window."""
 
+from amaranth.hdl import Cat, Signal
 from macaw_hw import dma_store
+from macaw_hw.dma_store_path import Cause
 from macaw_hw.isa import Fault
 
 from .axi4 import write_bus
@@ -8,11 +10,25 @@ from .bench import proof
 from .bursts import SMALL
 from .loads import dma_unit, local_port, shallow
 
-__all__ = ["store_bus", "store_beats", "store_progress"]
+__all__ = ["store_bus", "store_ports", "store_beats", "store_progress"]
 
 
-@proof("StoreUnit: AXI4 rules of addresses and data, window, no burst after a fault or halt, local reads stay until "
-       "granted")
+def _lemmas(bench, unit, inner, places):
+    """Beats begun are in the pipeline or in the queue behind it, and there is room for all of them."""
+    reader, queue = inner.submodules.reader, inner.submodules.beats
+    begun = reader.stepped & reader.step.emit & (reader.step.cause != Cause.OUTSIDE)
+    inside, pipeline = Signal(range(places + 2)), [Signal(name=f"beat_at{i}") for i in range(5)]
+    bench.m.d.sync += [
+        inside.eq(inside + begun - (unit.axi.wvalid & unit.axi.wready)),
+        Cat(pipeline).eq(Cat(begun, *pipeline)),
+    ]
+    bench.check("lemma: beats are in the pipeline or in the queue", inside == queue.level + sum(pipeline))
+    bench.check("lemma: the pipeline ends in the queue", queue.w_en == pipeline[-1])
+    bench.check("lemma: there is room if it says so", reader.room == (inside != places))
+    bench.check("lemma: never more beats than room", inside <= places)
+
+
+@proof("StoreUnit: AXI4 rules of addresses and data, window, no burst after a fault or halt")
 def store_bus(bench):
     with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
         unit = dma_store.StoreUnit(config=SMALL)
@@ -24,10 +40,20 @@ def store_bus(bench):
     bench.check("AW: nothing new under halt or after a fault", ~past(stop) | ~offered)
     bench.check("a fault stays", past(unit.control.fault == Fault.NONE, init=1) | (
         unit.control.fault == past(unit.control.fault)))
-    local_port(bench, "vector", unit.vector, stop)
-    local_port(bench, "tile", unit.tile, stop)
     for fault in (Fault.WINDOW, Fault.BUS_WRITE, Fault.LOCAL_ADDRESS, Fault.NON_FINITE):
         bench.reach(f"fault {fault.name}", unit.control.fault == fault)
+
+
+@proof("StoreUnit with room for 2 beats: never more of them; local reads stay until granted")
+def store_ports(bench):
+    with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
+        unit = dma_store.StoreUnit(config=SMALL)
+        inner, place = dma_unit(bench, unit, dma_store)
+        _lemmas(bench, unit, inner, dma_store._BEATS)
+    write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING, beats=False, rules=False)
+    stop = unit.halt | (unit.control.fault != Fault.NONE)
+    local_port(bench, "vector", unit.vector, stop)
+    local_port(bench, "tile", unit.tile, stop)
 
 
 @proof("StoreUnit: AWLEN + 1 beats to each address with `last` on the last one, strobes inside the window, one "
@@ -35,13 +61,13 @@ def store_bus(bench):
 def store_beats(bench):
     unit = dma_store.StoreUnit(config=SMALL)
     _, place = dma_unit(bench, unit, dma_store)
-    outstanding = write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING)
+    outstanding = write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING, rules=False)
     bench.check("idle only if nothing is offered or outstanding",
                 ~unit.idle | (~unit.axi.awvalid & ~unit.axi.wvalid & (outstanding == 0)))
 
 
 @proof("StoreUnit: under a fair bus and fair memories something moves every 20 cycles until done or a fault; "
-       "a stopped unit ends its bursts", depth=30)
+       "a stopped unit ends its bursts", depth=40)
 def store_progress(bench):
     with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
         unit = dma_store.StoreUnit(config=SMALL)
