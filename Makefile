@@ -14,13 +14,14 @@ LR ?= 0.5
 SEED ?= 1
 COUNT ?= 1000
 
-.PHONY: help train eval test lint verilog docs fuzz arith formal mutate coverage cocotb clean distclean
+.PHONY: help train eval test lint verilog bitstream docs fuzz arith formal mutate coverage cocotb clean distclean
 
 help:
 	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
 	@echo 'make test      run the tests'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make verilog   write build/verilog/macaw_n16.v and its JSON (CONFIG=n16)'
+	@echo 'make bitstream write build/synth/macaw_ulx3s-85f.bit with open tools, in some minutes'
 	@echo 'make docs      write the generated pages of docs/ again'
 	@echo 'make fuzz      random programs on RTL and emulator (CONFIG=n4 SEED=1 COUNT=1000)'
 	@echo 'make arith     arithmetic units in Verilator against NumPy (ARGS="--unit add --vectors 1000000")'
@@ -43,6 +44,9 @@ lint: .venv/.lint
 
 verilog: .venv/.runtime
 	$(BIN)/macaw verilog --config $(CONFIG) $(ARGS)
+
+bitstream: .venv/.fpga
+	$(BIN)/macaw bitstream $(ARGS)
 
 docs: .venv/.runtime
 	$(BIN)/python -m macaw_hw.reference docs
@@ -93,7 +97,7 @@ endef
 	  $(call missing,a C++ compiler is missing and Verilator needs it (Debian: apt install g++))
 	$(PYTHON) -m venv .venv
 
-.venv/.runtime .venv/.test .venv/.lint: pyproject.toml | .venv/bin/pip
+.venv/.runtime .venv/.test .venv/.lint .venv/.fpga: pyproject.toml | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --editable \
 	  '.$(if $(filter-out .runtime,$(@F)),[$(patsubst .%,%,$(@F))])'
 	@touch $@

