@@ -1,10 +1,12 @@
 """The UART bridge of a board, simulated bit by bit behind a pseudo-terminal: requests, refusals, a bad line."""
 
+import inspect
 import os
 
 import pytest
 from amaranth.back import verilog
 from line_faults import KINDS, FaultyLine
+from macaw_hw.board import bridge, frames
 from macaw_hw.board.protocol import (
     BLOCK_BYTES,
     ESCAPE,
@@ -19,6 +21,7 @@ from macaw_hw.board.protocol import (
 from macaw_hw.board.uart import UartReceiver
 from macaw_sim.board.simulation import BoardSimulation, Pins
 from macaw_sim.serial_link import SerialError, SerialLink
+from macaw_sim.testbenches import bridge_top
 from macaw_sim.testbenches.bridge_top import READS, REFUSED, SILENT, SUM, WRITES, BridgeTop
 
 PINS = Pins("bridge", "clk", "rx", "tx")
@@ -258,14 +261,14 @@ def test_divisor():
         UartReceiver(divisor=3)
 
 
-def test_hundreds_of_faults_on_the_line(text, rng):
-    """Every answer is right, and every request is carried out once, whatever happens to the bytes."""
+def exercise(text, rng, faults):
+    """Random requests until a bad line has had so many faults; every answer and the end state are compared."""
     lines = [FaultyLine(int(rng.integers(1 << 30)), 0.02) for _ in range(2)]
     with BoardSimulation(text, PINS, DIVISOR, *lines) as board:
         link = SerialLink(board.port, baud=1_000_000, timeout=0.1, attempts=200)
         memory, total, writes, noises = bytearray(SIZE), 0, 0, 0
         assert link.request(Command.CLEAR) == (Status.OK, b"")
-        while sum(sum(line.counts.values()) for line in lines) < 600:
+        while sum(sum(line.counts.values()) for line in lines) < faults:
             if rng.random() < 0.1:
                 noises += 1
                 board.noise(int(rng.integers(1, 100)))
@@ -291,6 +294,41 @@ def test_hundreds_of_faults_on_the_line(text, rng):
         for address in range(0, SIZE, BLOCK_BYTES):
             found = link.request(Command.READ_MEMORY, address, BLOCK_BYTES)
             assert found == (Status.OK, memory[address:address + BLOCK_BYTES])
-        assert link.repeated > 100 and noises > 10
-        assert all(line.counts[kind] for line in lines for kind in KINDS)
+        repeated = link.repeated
         link.close()
+    return lines, repeated, noises
+
+
+def test_hundreds_of_faults_on_the_line(text, rng):
+    """Every answer is right, and every request is carried out once, whatever happens to the bytes."""
+    lines, repeated, noises = exercise(text, rng, 600)
+    assert repeated > 100 and noises > 10
+    assert all(line.counts[kind] for line in lines for kind in KINDS)
+
+
+MUTANTS = {
+    "the CRC is not looked at": (frames, "crc.match_detected & ", ""),
+    "what comes again is carried out again": (
+        bridge, "(request.sequence == (latest + 1)[:8])",
+        "((request.sequence == (latest + 1)[:8]) | (request.sequence == latest))"),
+    "the response is not kept": (bridge, "request.sequence == latest) & (request.crc == crc)", "0)"),
+}
+
+
+@pytest.mark.skipif("MACAW_LONG" not in os.environ, reason="builds three boards; MACAW_LONG=1 runs it")
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_noticed(mutant, rng, monkeypatch):
+    module, before, after = MUTANTS[mutant]
+    source = inspect.getsource(module)
+    assert source.count(before) == 1
+    scope = {"__name__": module.__name__, "__package__": module.__package__}
+    exec(compile(source.replace(before, after), module.__file__, "exec"), scope)
+    for name in "FrameReceiver", "Bridge":
+        if name in scope:
+            for user in bridge, bridge_top:
+                if hasattr(user, name):
+                    monkeypatch.setattr(user, name, scope[name])
+    text = verilog.convert(BridgeTop(divisor=DIVISOR, size=SIZE), name="bridge", emit_src=False,
+                           strip_internal_attrs=True)
+    with pytest.raises((AssertionError, SerialError)):
+        exercise(text, rng, 3000)

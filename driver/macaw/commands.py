@@ -28,6 +28,7 @@ __all__ = ["bench", "bitstream", "evaluate", "info", "trace", "train", "verilog"
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
+_STAGE_SECONDS = 30
 _TABLE_WIDTH = 140      # where the output is no terminal
 _DRAM_BYTES = 512 << 20     # for large batches; what is never touched takes no memory of the host
 _NO_CYCLES = "The emulator counts no cycles; --backend verilator does."
@@ -229,7 +230,7 @@ class _Stages:
     def __call__(self, title, seconds):
         if self._status:
             self._status.update(f"{title}, {seconds:.0f} s")
-        elif title != self._title or seconds - self._printed > _LINE_SECONDS:
+        elif title != self._title or seconds - self._printed > _STAGE_SECONDS:
             print(f"{title}, {seconds:.0f} s", flush=True)
             self._title, self._printed = title, seconds
 
