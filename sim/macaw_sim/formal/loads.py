@@ -13,7 +13,8 @@ from .axi4 import read_bus
 from .bench import proof
 from .bursts import SMALL, legal, place, window
 
-__all__ = ["AnyBursts", "dma_unit", "local_port", "shallow", "load_bus", "load_bursts", "load_progress"]
+__all__ = ["AnyBursts", "dma_unit", "idle_once_done", "local_port", "shallow", "load_bus", "load_bursts",
+           "load_drain", "load_progress", "load_done"]
 
 
 class AnyBursts(wiring.Component):
@@ -63,6 +64,7 @@ def dma_unit(bench, unit, module, *driven, prompt=False):
     first, final, shape = place(SMALL, bursts.o.p)
     good = (first >= base) & (first <= final) & (final < limit) & shape
     bench.assume(~bursts.o.valid | bursts.o.p.fault | good)
+    bench.assume(~bursts.o.valid | ~bursts.o.p.last | bursts.o.p.group_end)
     return inner, (base, limit)
 
 
@@ -73,10 +75,12 @@ def local_port(bench, name, port, stop=0):
     bench.stable(name, port.valid, port.ready, *what, unless=stop | bench.past(stop))
 
 
-@proof("LoadUnit: AXI4 rules, window, no burst after a fault or halt, local writes stay until granted")
+@proof("LoadUnit with room for 2 bursts: AXI4 rules, window, no burst after a fault or halt, local writes stay until "
+       "granted")
 def load_bus(bench):
-    unit = dma_load.LoadUnit(config=SMALL)
-    _, place = dma_unit(bench, unit, dma_load)
+    with shallow(dma_load, OUTSTANDING=2, SETUPS=2):
+        unit = dma_load.LoadUnit(config=SMALL)
+        _, place = dma_unit(bench, unit, dma_load)
     axi, past = unit.axi, bench.past
     read_bus(bench, axi, SMALL, place, bursts=dma_load.OUTSTANDING, count=False)
     stop = unit.halt | (unit.control.fault != Fault.NONE)
@@ -111,6 +115,14 @@ def load_bursts(bench):
     bench.reach("4 outstanding", outstanding == 4)
 
 
+def idle_once_done(bench, unit):
+    """What lets a program end without a drain: nothing is outstanding once all instructions are done."""
+    instruction, inside = unit.control.instruction, Signal(6)
+    bench.m.d.sync += inside.eq(inside + (instruction.valid & instruction.ready) - unit.control.done)
+    bench.check("idle once every instruction is done", (inside != 0) | unit.idle)
+    bench.reach("one of two is done", unit.control.done & (inside == 2))
+
+
 @contextmanager
 def shallow(module, **constants):
     """Queues of a module are less deep for as long as it lasts: the same rules with fewer states."""
@@ -120,19 +132,38 @@ def shallow(module, **constants):
         yield
 
 
-@proof("LoadUnit: under a fair bus and fair memories something moves every 12 cycles until done or a fault; "
-       "a stopped unit gets rid of its bursts", depth=40)
-def load_progress(bench):
+def _fair(bench):
     with shallow(dma_load, OUTSTANDING=2, SETUPS=2):
         unit = dma_load.LoadUnit(config=SMALL)
         _, place = dma_unit(bench, unit, dma_load, "vector.ready", "tile.ready", prompt=True)
-        axi, control = unit.axi, unit.control
-        read_bus(bench, axi, SMALL, place, bursts=dma_load.OUTSTANDING, fair=2, rules=False, count=False)
+        read_bus(bench, unit.axi, SMALL, place, bursts=2, fair=2, rules=False, count=False)
     for port in (unit.vector, unit.tile):
         bench.m.d.comb += port.ready.eq(bench.fair(2, "grant"))
-    beats = (axi.arvalid & axi.arready) | (axi.rvalid & axi.rready)
+    axi = unit.axi
+    return unit, (axi.arvalid & axi.arready) | (axi.rvalid & axi.rready)
+
+
+@proof("LoadUnit with room for 2 bursts, stopped or after a fault: on a fair bus a beat moves every 12 cycles until it "
+       "is idle")
+def load_drain(bench):
+    unit, beats = _fair(bench)
+    stopped = ~unit.idle & (unit.halt | (unit.control.fault != Fault.NONE))
+    bench.within("until the bus moves", 12, stopped, beats)
+    bench.reach("idle under halt after beats", unit.halt & unit.idle & bench.past(beats))
+
+
+@proof("LoadUnit with room for 2 bursts: under a fair bus and fair memories something moves every 12 cycles until it "
+       "is done or reports a fault", depth=40)
+def load_progress(bench):
+    unit, beats = _fair(bench)
+    control = unit.control
     local = (unit.vector.valid & unit.vector.ready) | (unit.tile.valid & unit.tile.ready)
     running = control.busy & (control.fault == Fault.NONE) & ~unit.halt
     bench.within("until something moves", 12, running, beats | local | control.done)
-    bench.within("until the bus moves", 12, ~unit.idle & (unit.halt | (control.fault != Fault.NONE)), beats)
     bench.reach("done", control.done)
+
+
+@proof("LoadUnit with room for 2 bursts: no burst is outstanding once every instruction is done", depth=16, reach=20)
+def load_done(bench):
+    unit, _ = _fair(bench)
+    idle_once_done(bench, unit)

@@ -117,6 +117,8 @@ MUTANTS = (
     Mutant("store_progress", _STORE, "reader.i.valid.eq(0)", "reader.i.valid.eq(1)", "moves"),
     Mutant("store_beats", _STORE, "need.burst_end.eq(final)", "need.burst_end.eq(final | first)", "W: "),
     Mutant("load_progress", _LOAD, "closed.eq(burst.fault)", "closed.eq(1)", "moves"),
+    Mutant("load_drain", _LOAD, "axi.rready.eq(stop | (", "axi.rready.eq(~stop & (", "until the bus moves"),
+    Mutant("byte_packer", "macaw_hw.dma_bytes", "Mux(beat.group_end, 0, following)", "following", ""),
     Mutant("load_bursts", _LOAD, "infos.w_rdy & ~closed & ~stop", "~closed & ~stop", ""),
     Mutant("store_bus", _STORE, "with m.If(free):\n            m.d.sync += axi.awvalid", "with m.If(1):\n            "
            "m.d.sync += axi.awvalid", "AW: valid stays"),

@@ -8,9 +8,9 @@ from macaw_hw.isa import Fault
 from .axi4 import write_bus
 from .bench import proof
 from .bursts import SMALL
-from .loads import dma_unit, local_port, shallow
+from .loads import dma_unit, idle_once_done, local_port, shallow
 
-__all__ = ["store_bus", "store_ports", "store_beats", "store_progress"]
+__all__ = ["store_bus", "store_ports", "store_beats", "store_progress", "store_done"]
 
 
 def _lemmas(bench, unit, inner, places):
@@ -28,7 +28,7 @@ def _lemmas(bench, unit, inner, places):
     bench.check("lemma: never more beats than room", inside <= places)
 
 
-@proof("StoreUnit: AXI4 rules of addresses and data, window, no burst after a fault or halt")
+@proof("StoreUnit with room for 2 bursts: AXI4 rules of addresses and data, window, no burst after a fault or halt")
 def store_bus(bench):
     with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
         unit = dma_store.StoreUnit(config=SMALL)
@@ -66,19 +66,31 @@ def store_beats(bench):
                 ~unit.idle | (~unit.axi.awvalid & ~unit.axi.wvalid & (outstanding == 0)))
 
 
-@proof("StoreUnit: under a fair bus and fair memories something moves every 20 cycles until done or a fault; "
-       "a stopped unit ends its bursts", depth=40)
-def store_progress(bench):
+def _fair(bench):
     with shallow(dma_store, OUTSTANDING=2, SETUPS=2, _BEATS=2):
         unit = dma_store.StoreUnit(config=SMALL)
         _, place = dma_unit(bench, unit, dma_store, "vector.ready", "tile.ready", prompt=True)
-        write_bus(bench, unit.axi, SMALL, place, bursts=dma_store.OUTSTANDING, fair=2, rules=False, beats=False)
-    axi, control = unit.axi, unit.control
+        write_bus(bench, unit.axi, SMALL, place, bursts=2, fair=2, rules=False, beats=False)
     for port in (unit.vector, unit.tile):
         bench.m.d.comb += port.ready.eq(bench.fair(2, "grant"))
+    return unit
+
+
+@proof("StoreUnit with room for 2 bursts: under a fair bus and fair memories something moves every 20 cycles until it "
+       "is done or reports a fault; stopped, the bus moves until it is idle", depth=40)
+def store_progress(bench):
+    unit = _fair(bench)
+    axi, control = unit.axi, unit.control
     bus = (axi.awvalid & axi.awready) | (axi.wvalid & axi.wready) | (axi.bvalid & axi.bready)
     local = (unit.vector.valid & unit.vector.ready) | (unit.tile.valid & unit.tile.ready)
     running = control.busy & (control.fault == Fault.NONE) & ~unit.halt
+    stopped = ~unit.idle & (unit.halt | (control.fault != Fault.NONE))
     bench.within("until something moves", 20, running, bus | local | control.done)
-    bench.within("until the bus moves", 20, ~unit.idle & (unit.halt | (control.fault != Fault.NONE)), bus)
+    bench.within("until the bus moves", 20, stopped, bus)
     bench.reach("done", control.done)
+
+
+@proof("StoreUnit with room for 2 bursts: no burst is outstanding once every instruction is done", depth=18, reach=22)
+def store_done(bench):
+    unit = _fair(bench)
+    idle_once_done(bench, unit)
