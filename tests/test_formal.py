@@ -61,13 +61,13 @@ def test_situations_that_cannot_be(depth, tmp_path):
 
 
 def test_depth_counts_cycles(tmp_path):
-    """Nine steps from zero: a violation in cycle 9 is beyond 9 cycles and within 10."""
+    """Nine steps from zero: a violation in cycle 9 is beyond 9 cycles, within 10, and found when there is no depth."""
     def build(bench):
         count = Signal(range(10))
         with bench.m.If(count != 9):
             bench.m.d.sync += count.eq(count + 1)
         bench.check("below 9", count != 9)
-    for depth, failed in ((9, []), (10, ["below 9"])):
+    for depth, failed in ((9, []), (10, ["below 9"]), (None, ["below 9"])):
         result = engine.run(Proof("depth", "", build, depth=depth), tmp_path)
         assert result.failed == failed
 
