@@ -15,17 +15,20 @@ import macaw_hw
 from macaw_hw.config import Config
 
 from .. import tools
+from .lanes import merge_lanes
 
 __all__ = ["BuildError", "cached_verilog", "build_array", "build_library", "waveform_format"]
 
 _HARNESS = ("harness.cpp", "axi_memory.h")
 _ARRAY = ("array.cpp", "axi_memory.h")
+_REWRITING = ("lanes.py", "loop.py", "netlist.py")
 _UNCOMPRESSED = ("uncompressed/zlib.h", "uncompressed/lz4.h")
 _ARGUMENTS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
               "--top-module", "harness", "--prefix", "Vmacaw", "--output-split", "15000",
               "--output-split-cfuncs", "5000", "-LDFLAGS", "-shared",
               "-CFLAGS", "-fPIC -fvisibility=hidden -fno-semantic-interposition")
-_MAKE_VARIABLES = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_MAKE_VARIABLES = {"OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_VECTOR = {"avx2": "-mavx2", "bmi1": "-mbmi", "bmi2": "-mbmi2"}
 _JOBS = min(os.cpu_count() or 1, 8)
 _ERROR_LINES = 5
 _PORT = re.compile(r"^ *(input|output) *(\[\d+:\d+\])? *(\w+);$", re.MULTILINE)
@@ -58,7 +61,7 @@ def build_array(config: Config) -> Path:
     from amaranth.back import verilog
     from macaw_hw.mac_array import MacArray
     text = verilog.convert(MacArray(config=config), name="macaw", emit_src=False, strip_internal_attrs=True)
-    return _library(text, _ARRAY, list(_ARGUMENTS), dict(_MAKE_VARIABLES))
+    return _library(text, _ARRAY, list(_ARGUMENTS), _make_variables(), merge=True)
 
 
 def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1, observe: bool = False,
@@ -86,7 +89,7 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
     BuildError
         If the build fails.
     """
-    variables, names = dict(_MAKE_VARIABLES), list(_HARNESS)
+    variables, names = _make_variables(), list(_HARNESS)
     if waveform == "fst" and not _has_compression():
         names += _UNCOMPRESSED
         variables |= {"USER_CPPFLAGS": "-I../uncompressed", "LDLIBS": "-shared -lpthread"}
@@ -94,19 +97,32 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
                  *([f"--trace-{waveform}"] if waveform else []),
                  *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else []),
                  *(["--coverage-line"] if coverage else [])]
-    return _library(verilog, names, arguments, variables)
+    return _library(verilog, names, arguments, variables, merge=not (waveform or coverage))
 
 
-def _library(verilog, names, arguments, variables):
+def _make_variables():
+    """With the vector instructions of this processor, for the loops of `merge_lanes`."""
+    try:
+        found = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+    except (OSError, IndexError):
+        found = set()
+    vector = _VECTOR.values() if found.issuperset(_VECTOR) else ()
+    return {**_MAKE_VARIABLES, "OPT_FAST": " ".join(["-O3", *vector])}
+
+
+def _library(verilog, names, arguments, variables, merge):
     environment = tools.verilator_environment(make_variables=variables, jobs=_JOBS)
     sources = {name: files(__package__).joinpath(name).read_text() for name in names}
     sources |= {"macaw.v": verilog, "harness.v": _harness(verilog)}
-    key = _hash(repr((sources, arguments, sorted(variables.items()), tools.verilator(),
+    rewriting = [files(__package__).joinpath(name).read_text() for name in _REWRITING] if merge else []
+    key = _hash(repr((sources, arguments, sorted(variables.items()), rewriting, tools.verilator(),
                       tools.compiler())))
     folder = tools.output_directory("sim", "verilator")
     library = folder / f"{key}.so"
     with tools.locked(folder / f"{key}.lock"):
         if not library.exists():
+            if merge:
+                sources["macaw.v"] = merge_lanes(verilog)
             _build(library, sources, arguments, environment)
     return library
 
