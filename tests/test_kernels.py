@@ -257,11 +257,23 @@ def test_interleave_advances_the_thread_that_is_behind():
     assert "".join(order) == "abaab"
 
 
+def test_interleave_fills_up_with_a_spare_thread_and_leaves_it_where_it_is():
+    order = []
+    def thread(name, times):
+        for time in times:
+            order.append(name)
+            yield time
+    spare = thread("s", [5, 15, 25, 35, 45, 55])
+    interleave(thread("a", [10, 20, 30, 40]), thread("b", [12]), spare=spare)
+    assert "".join(order) == "abasssasas"
+    assert next(spare) == 55
+
+
 def test_programs_are_the_same_every_time(rng):
     with Device("n8", "emulator", dram_bytes=8 << 20) as device:
         plan = Plan(network((50, 33, 7), rng), device)
         workspace = Workspace(plan, 20, True)
-        for build in (lambda: training_program(plan, workspace, 20, True, 0.1),
+        for build in (lambda: training_program(plan, workspace, 20, True, 0.1)[0],
                       lambda: inference_program(plan, workspace, 20, True), lambda: quantize_program(plan)):
             assert build().to_bytes() == build().to_bytes()
 
@@ -271,7 +283,7 @@ def test_array_is_busy_most_of_an_mnist_step(rng):
     with Device("n16", "emulator", dram_bytes=8 << 20) as device:
         plan = Plan(network((784, 128, 10), rng), device)
         workspace = Workspace(plan, 64, True)
-        for program, samples, training in ((training_program(plan, workspace, 64, True, 0.1), 64, True),
+        for program, samples, training in ((training_program(plan, workspace, 64, True, 0.1)[0], 64, True),
                                            (inference_program(plan, workspace, 64, True), 64, False)):
             useful = plan.macs(samples, training) / 256
             assert program.estimate < useful / 0.8

@@ -166,6 +166,44 @@ def test_new_parameters_are_used_from_the_next_call_on(device, rng):
     assert np.abs(model.state_dict()["0.weight"] - fresh.state_dict()["0.weight"]).max() < 0.2
 
 
+def test_weights_that_stay_on_chip_are_never_lost(device, rng):
+    """Two trainers take turns on one device, one is looked at after each step; both train as if alone."""
+    batches = [(rng.integers(0, 256, (16, 50), dtype=np.uint8), rng.integers(0, 10, 16)) for _ in range(4)]
+    def alone(seed):
+        model = network(50, 20, 10, seed=seed)
+        trainer = trainer_of(model, device)
+        for x, y in batches:
+            trainer.train_step(x, y)
+        return model.state_dict()
+    expected = [alone(seed) for seed in (1, 2)]
+    models = [network(50, 20, 10, seed=seed) for seed in (1, 2)]
+    trainers = [trainer_of(model, device) for model in models]
+    for x, y in batches:
+        for trainer in trainers:
+            trainer.train_step(x, y)
+        before = models[1].state_dict()
+        trainers[1].predict(x)
+        assert all(np.array_equal(value, before[name]) for name, value in models[1].state_dict().items())
+    for model, state in zip(models, expected, strict=True):
+        assert all(np.array_equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_parameter_replaced_between_steps_is_not_overwritten(device, rng):
+    """The others, newer on chip than in memory, are stored all the same."""
+    x, y = rng.integers(0, 256, (16, 50), dtype=np.uint8), rng.integers(0, 10, 16)
+    results = []
+    for look in (True, False):
+        model = network(50, 20, 10)
+        trainer = trainer_of(model, device)
+        trainer.train_step(x, y)
+        if look:
+            model.state_dict()
+        model[0].weight.data = np.full((20, 50), 0.01, np.float32)
+        trainer.train_step(x, y)
+        results.append(model.state_dict())
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+
+
 def test_learning_rate_may_change(device, rng):
     x, y = rng.normal(size=(8, 20)).astype(np.float32), rng.integers(0, 5, 8)
     model = network(20, 12, 5)

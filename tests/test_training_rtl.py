@@ -104,7 +104,7 @@ def test_timeout(device, rng):
     trainer = trainer_of(device, 64)
     x, y = batch(rng, 64)
     trainer.train_step(x, y)
-    program = list(trainer._session._programs.values())[-1]
+    program, _ = list(trainer._session._programs.values())[-1]
     with pytest.raises(DeviceTimeout, match="did not end within 500 cycles"):
         device.run(program, max_cycles=500)
     assert_trains(device, rng)

@@ -65,7 +65,8 @@ class Device:
     backend_name : str
     closed : bool
     resident : object or None
-        Whoever left data on chip that is still there; any :meth:`run` clears it.
+        Whoever left data on chip that is still there. Its method ``leave()`` is called before the next program runs and
+        may run another first; whoever goes on with the data takes itself off before.
 
     Raises
     ------
@@ -211,7 +212,9 @@ class Device:
         DeviceTimeout
             After ``max_cycles``; the program is aborted.
         """
-        self.resident = None
+        resident, self.resident = self.resident, None
+        if resident is not None:
+            resident.leave()
         tensor = self._upload(program)
         base, limit = self.window
         for name, value in (("window_base", base), ("window_limit", limit), ("program_address", tensor.address),

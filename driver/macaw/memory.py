@@ -57,6 +57,13 @@ class Allocator:
         self._free[start:start + count] = False
         return start
 
+    def claim(self, start, count):
+        """Allocate these places. Returns whether all were free."""
+        if not self._free[start:start + count].all():
+            return False
+        self._free[start:start + count] = False
+        return True
+
     def free(self, start, count):
         if self._free[start:start + count].any():
             raise ValueError(f"{self._what} {start} to {start + count - 1} are not all allocated")
@@ -85,6 +92,9 @@ class Panel:
         Equal parts in which it is loaded, so that the first can be used while the others come.
     long : bool
         Small and long in use: it is put where it does not divide the room for others.
+    make : callable, optional
+        Emits what makes the panel, from :meth:`Cache.create` on; it has no home then, and is made again when it is
+        needed again.
     """
     name: tuple
     count: int
@@ -92,6 +102,7 @@ class Panel:
     banks: range
     pieces: int = 1
     long: bool = False
+    make: object = None
 
 
 @dataclass
@@ -101,6 +112,10 @@ class _Entry:
     dirty: bool
     pins: int = 0
     loaded: bool = True
+
+    @property
+    def must_be_stored(self):
+        return self.dirty and self.panel.make is None
 
 
 class Cache:
@@ -134,18 +149,21 @@ class Cache:
         self.allocator.free(start, count)
 
     def _evict(self, count, banks):
+        """Give up the panel that was not used for longest; rather one that need not be stored."""
         low, high = banks.start * self.allocator.depth, banks.stop * self.allocator.depth
-        for name, entry in self._entries.items():
-            if entry.pins == 0 and low <= entry.start < high:
-                self._spill(entry)
-                self._remove(name)
-                return
+        unused = [(name, entry) for name, entry in self._entries.items()
+                  if entry.pins == 0 and low <= entry.start < high]
+        if unused:
+            name, entry = min(unused, key=lambda item: item[1].must_be_stored)
+            self._spill(entry)
+            self._remove(name)
+            return
         raise OutOfMemory(f"{count} {self.allocator._what}s are needed at once, but only "
                           f"{self.allocator.available(banks)} of {high - low} are free; "
                           "use a smaller batch or a configuration with more memory")
 
     def _spill(self, entry):
-        if entry.dirty:
+        if entry.must_be_stored:
             self._program.store(format=self._format, address=entry.panel.address, local=entry.start,
                                 run=entry.panel.count * self._unit)
             entry.dirty = False
@@ -158,8 +176,11 @@ class Cache:
         return panel.name in self._entries
 
     def get(self, panel):
-        """Where the panel is, loading it if necessary."""
+        """Where the panel is, loading or making it if necessary."""
         entry = self._entries.get(panel.name)
+        if entry is None and panel.make is not None:
+            panel.make()
+            entry = self._entries[panel.name]
         if entry is None:
             start = self.allocate(panel.count, panel.banks, panel.long)
             entry = self._entries[panel.name] = _Entry(panel, start, dirty=False, loaded=False)

@@ -136,6 +136,8 @@ class Plan:
     layers : list of Layer
     softmax : bool
         The network ends with a Softmax.
+    settle : callable
+        Stores what is newer on chip than in the float32 homes.
     """
 
     def __init__(self, network, device):
@@ -157,6 +159,7 @@ class Plan:
                 quantized=self.allocate(f"{index}.quantized", y.tiles * x.tiles * config.tile_bytes),
                 offsets=self.allocate(f"{index}.offsets", y.tiles * config.row_bytes)))
         self._versions = {}
+        self.settle = lambda: None
         device.before_close(self)
 
     def allocate(self, name, size):
@@ -178,6 +181,11 @@ class Plan:
             self.device.free(tensor)
         self._tensors.clear()
 
+    def changed(self):
+        """Whether parameters changed on the host since :meth:`upload`."""
+        return any(self._versions.get((layer.index, kind)) != parameter.version for layer in self.layers
+                   for kind, parameter in (("weight", layer.weight), ("bias", layer.bias)) if parameter is not None)
+
     def upload(self):
         """Write parameters that changed on the host into the float32 homes. Returns whether any did."""
         n, changed = self.config.size, False
@@ -186,6 +194,7 @@ class Plan:
                 key = layer.index, kind
                 if parameter is None or self._versions.get(key) == parameter.version:
                     continue
+                self.settle()
                 value = parameter.data
                 if kind == "weight":
                     self._master(layer)[:] = blocked(np.ascontiguousarray(value.T), n)
@@ -198,11 +207,15 @@ class Plan:
     def changed_on_device(self):
         """Note that a step has changed the parameters: they are fetched when they are looked at."""
         for layer in self.layers:
-            layer.weight.changed_on_device(lambda layer=layer: unblocked(self._master(layer), layer.y.features).T)
+            layer.weight.changed_on_device(lambda layer=layer: self._fetched_weight(layer))
             self._versions[layer.index, "weight"] = layer.weight.version
             if layer.bias is not None:
                 layer.bias.changed_on_device(lambda layer=layer: self._offsets(layer)[:layer.y.features])
                 self._versions[layer.index, "bias"] = layer.bias.version
+
+    def _fetched_weight(self, layer):
+        self.settle()
+        return unblocked(self._master(layer), layer.y.features).T
 
     def _master(self, layer):
         return layer.master.view("<f4", (layer.y.tiles, layer.x.features, self.config.size))
@@ -221,10 +234,10 @@ class Plan:
         return [self.weight_panel(layer, x_group, y_group)
                 for layer in self.layers for x_group in layer.x.groups for y_group in layer.y.groups]
 
-    def weights_fit(self, samples):
-        """Whether all weights stay on chip in training, beside the gradients of a batch."""
+    def weights_fit(self, samples, training):
+        """Whether all weights stay on chip, in training beside the gradients of a batch."""
         batch_tiles = -(-samples // self.config.size)
-        gradients = sum(layer.y.tiles * batch_tiles for layer in self.layers)
+        gradients = sum(layer.y.tiles * batch_tiles for layer in self.layers) if training else 0
         room = len(self.stationary) * self.config.tile_bank_tiles
         return gradients + sum(panel.count for panel in self.weight_panels()) <= room
 

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 
 from .errors import MacawError
-from .kernels import Workspace, inference_program, quantize_program, training_program
+from .kernels import Workspace, inference_program, quantize_program, settling_program, training_program
 from .plan import Plan, blocked, unblocked
 
 __all__ = ["InputError", "Session", "check_batch_size", "check_features", "check_labels"]
@@ -53,6 +53,42 @@ def check_labels(y, samples, classes):
     return y.astype(np.int64)
 
 
+class _Resident:
+    """What a session's programs leave on chip for the next one: the weights' tiles, where they fit, and the newest
+    float32 weights that training has not stored yet."""
+
+    def __init__(self, plan):
+        self._plan, self._device, self.left = plan, plan.device, ()
+        plan.settle = self.settle
+
+    @property
+    def here(self):
+        """Whether it is still there."""
+        return self._device.resident is self
+
+    def take(self):
+        """Go on with what is there, if it is. Gives whether the tiles are there, and the float32 weights."""
+        here, left = self.here, self.left
+        self._device.resident, self.left = None, ()
+        return here, left
+
+    def put(self, left=()):
+        """The program that has just run leaves this."""
+        self._device.resident, self.left = self, left
+
+    def settle(self):
+        """Store what is newer on chip than in memory; the tiles stay."""
+        if self.here and self.left:
+            self.leave()
+            self.put()
+
+    def leave(self):
+        """Store what is newer on chip than in memory, before another program runs."""
+        _, left = self.take()
+        if left:
+            self._device.run(settling_program(self._plan, left))
+
+
 class Session:
     """The programs and buffers of a network on a device.
 
@@ -72,35 +108,38 @@ class Session:
         self.features = self.plan.layers[0].x.features
         self.classes = self.plan.layers[-1].y.features
         self._programs = {}
-        self._quantized = False
-        # What stands for the weights where a training step leaves them on chip; None where it stores them.
-        self._weights = object() if training and self.plan.weights_fit(samples) else None
+        self._fit = self.plan.weights_fit(samples, training)
+        self._resident = _Resident(self.plan)
+        self._quantized = False     # the bfp8 weights in memory are up to date
         weakref.finalize(self, _release, self.plan).atexit = False
 
     def infer(self, x):
         """Outputs (samples, classes) of one batch, and the counters."""
         self._prepare()
-        counters = self.device.run(self._program("inference", x, inference_program))
+        kept = self._fit and self._resident.here
+        program = self._program("inference", x, inference_program, kept)
+        self._resident.take()
+        counters = self.device.run(program)
+        if self._fit:
+            self._resident.put()
         return self._outputs(len(x)), counters
 
     def train(self, x, y, rate):
         """One step. Returns the outputs, the loss of each sample, and the counters."""
-        changed = self.plan.upload()
-        kept = self._weights is not None and self.device.resident is self._weights and not changed
-        if changed:
-            self._quantized = False
-        if not kept:
+        if not (self._fit and self._resident.here) or self.plan.changed():
             self._prepare()
-        program = self._program("training", x, training_program, rate, kept)
+        kept = self._fit and self._resident.here
+        program, left = self._program("training", x, training_program, rate, kept, self._resident.left)
         n, samples = self.plan.config.size, len(x)
         targets = self.workspace.targets.view(np.uint8, (-(-self.classes // n), samples, n))
         targets[:] = 0
         targets[y // n, np.arange(samples), y % n] = 1
+        self._resident.take()
         try:
             counters = self.device.run(program)
-            self.device.resident = self._weights
+            self._resident.put(left)
         finally:
-            self._quantized = self._weights is None
+            self._quantized = not self._fit
             self.plan.changed_on_device()
         losses = self.workspace.losses.view("<f4", (samples, n))[:, 0].copy()
         return self._outputs(samples), losses, counters

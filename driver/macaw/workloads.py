@@ -14,7 +14,7 @@ __all__ = ["HARDWARE", "WORKLOADS", "Limit", "Workload"]
 HARDWARE = {**CONFIGS, "n16-wide": Config(size=16, bus_bytes=32)}
 """The supported configurations, and `n16` with a bus of 256 bits."""
 
-_WARM_UP = 2    # the first training step quantizes, the second is the first that finds the weights on chip
+_WARM_UP = 2    # the first run quantizes, the second is the first that finds on chip what the one before left
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Workload:
             def infer():
                 model.predict(x)
                 return model.counters
+            for _ in range(_WARM_UP):
+                infer()
             return infer
         y = rng.integers(0, self.layers[-1], self.batch)
         trainer = Trainer(network, nn.CrossEntropyLoss(), optim.SGD(network.parameters(), lr=0.01), device,

@@ -5,9 +5,9 @@ from dataclasses import replace
 from macaw_hw.isa import VectorOp
 
 from ..memory import Panel
-from .context import Block, Sums
+from .context import Block
 
-__all__ = ["OffsetGradients", "activation_done", "from_loss", "quantize_gradient", "through_activation"]
+__all__ = ["OffsetGradients", "from_loss", "quantize_gradient", "through_activation"]
 
 
 class OffsetGradients:
@@ -26,82 +26,70 @@ class OffsetGradients:
         return Panel(("offset gradients", layer.index, group.start), len(group), address, self._job.others, long=True)
 
     def add(self, layer, batch, group, gradient):
-        """Thread: add one group for one block, given as :class:`Sums` whose rows are used up."""
+        """Thread: add one group for one block, given as a :class:`Block` whose rows are used up."""
         job, n = self._job, self._job.n
         if layer.bias is None:
             return
         panel = self.panel(layer, group)
-        for offset, part in enumerate(gradient.parts):
-            if batch.rows < batch.pitch:
-                yield job.op(VectorOp.FILL, Block(part.start + batch.rows, batch.pitch - batch.rows, part.panels,
-                                                  batch.pitch))
-            half = n // 2
-            while half:
-                upper = Block(part.start, half, part.panels * batch.tiles, n)
-                lower = replace(upper, start=part.start + half)
-                yield job.op(VectorOp.ADD, upper, upper, lower)
-                half //= 2
-            for tile in range(batch.tiles):
-                row = Block(part.start + tile * n, part.panels, step=batch.pitch)
-                first = batch.index == tile == 0
-                if first and offset == 0:
-                    job.rows.create(panel)
-                with job.rows.use(panel) as (start,):
-                    job.rows.touch(panel)
-                    total = Block(start + offset, part.panels, step=len(gradient.parts))
-                    time = (job.op(VectorOp.MOVE, total, row) if first else job.op(VectorOp.ADD, total, total, row))
-                yield time
+        if batch.rows < batch.pitch:
+            yield job.op(VectorOp.FILL, Block(gradient.start + batch.rows, batch.pitch - batch.rows, gradient.panels,
+                                              batch.pitch))
+        half = n // 2
+        while half:
+            upper = Block(gradient.start, half, gradient.panels * batch.tiles, n)
+            lower = replace(upper, start=gradient.start + half)
+            yield job.op(VectorOp.ADD, upper, upper, lower)
+            half //= 2
+        for tile in range(batch.tiles):
+            row = Block(gradient.start + tile * n, gradient.panels, step=batch.pitch)
+            first = batch.index == tile == 0
+            if first:
+                job.rows.create(panel)
+            with job.rows.use(panel) as (start,):
+                job.rows.touch(panel)
+                total = Block(start, gradient.panels)
+                time = (job.op(VectorOp.MOVE, total, row) if first else job.op(VectorOp.ADD, total, total, row))
+            yield time
 
 
-def through_activation(job, layer, batch, group, sums, tile):
-    """Emit for one tile of features: the gradient of a layer's outputs, in ``sums``, becomes that of its linear part,
-    there and in tiles for the weight gradient. The panel of tiles stays pinned until :func:`activation_done`."""
-    i = tile - group.start
-    panel = job.dy[layer.index].panel(batch, group)
-    begun = job.tiles.resident(panel)
-    place = job.tiles.create(panel) + i * batch.tiles, 0
-    if not begun:
-        job.tiles.pin(panel)
-    rows = sums.tile(i)
+def through_activation(job, layer, batch, group, sums):
+    """Thread: the gradients of a group of a layer's outputs, in ``sums``, become those of its linear part, in
+    :meth:`Job.gradient` and in tiles for the weight gradient."""
+    panel = job.gradient(layer, batch, group)
+    tiles = job.tiles.create(job.dy[layer.index].panel(batch, group))
     if not layer.relu:
-        return job.op(VectorOp.MOVE, None, rows, tile=place)
-    home = job.saved(layer, batch, tile)
-    with job.rows.use(home) as (start,):
-        time = job.op(VectorOp.SELECT_GT, rows, Block(start, batch.rows), rows, scalar=0.0, tile=place)
-    job.rows.drop(home)
-    return time
+        job.rows.create(panel)
+    with job.rows.use(panel) as (start,):
+        job.rows.touch(panel)
+        step = len(sums.parts)
+        for offset, part in enumerate(sums.parts):
+            gradient = Block(start + offset * batch.pitch, batch.rows, part.panels, step * batch.pitch)
+            place = tiles + offset * batch.tiles, step * batch.tiles
+            if layer.relu:
+                yield job.op(VectorOp.SELECT_GT, gradient, gradient, part, scalar=0.0, tile=place)
+            else:
+                yield job.op(VectorOp.MOVE, gradient, part, tile=place)
 
 
-def activation_done(job, layer, batch, group):
-    """All tiles of a group have gone :func:`through_activation`."""
-    job.tiles.unpin(job.dy[layer.index].panel(batch, group))
+def quantize_gradient(job, layer, batch, group):
+    """Thread: one group of gradients of a layer's linear part becomes tiles for the input gradient."""
+    panel = job.gradient(layer, batch, group)
+    with job.rows.use(panel) as (start,):
+        gradient = Block(start, batch.rows, len(group), batch.pitch)
+        yield _quantize(job, job.dy_streamed[layer.index].panel(batch, group), batch, gradient)
 
 
-def quantize_gradient(job, layer, batch, group, gradient):
-    """Thread: one group of gradients of a layer's linear part, given as :class:`Sums`, becomes tiles for the input
-    gradient."""
-    yield from _quantize(job, job.dy_streamed[layer.index].panel(batch, group), batch, gradient)
-
-
-def from_loss(job, layer, batch, gradient, emit, gradients):
+def from_loss(job, layer, batch, gradient, emit):
     """Thread: the gradient of the outputs, computed by ``emit`` into ``gradient``, becomes tiles for the input gradient
-    and for the weight gradient. The value is a thread that adds it to the gradient of the bias."""
+    and for the weight gradient."""
     panels = [job.dy_streamed, job.dy] if layer.index > 0 else [job.dy]
     for group in layer.y.groups:
         first, *others = [activations[layer.index].panel(batch, group) for activations in panels]
         yield emit(group, (job.tiles.create(first), batch.tiles))
         for panel in others:
-            yield from _quantize(job, panel, batch, Sums([gradient.part(group.start, len(group))]))
-
-    def add():
-        for group in layer.y.groups:
-            yield from gradients.add(layer, batch, group, Sums([gradient.part(group.start, len(group))]))
-    return add()
+            yield _quantize(job, panel, batch, gradient.part(group.start, len(group)))
 
 
 def _quantize(job, panel, batch, gradient):
-    """Thread: one group of gradients becomes the tiles of a panel."""
-    start = job.tiles.create(panel)
-    for offset, part in enumerate(gradient.parts):
-        yield job.op(VectorOp.MOVE, None, part,
-                     tile=(start + offset * batch.tiles, len(gradient.parts) * batch.tiles))
+    """Emit: one group of gradients becomes the tiles of a panel."""
+    return job.op(VectorOp.MOVE, None, gradient, tile=(job.tiles.create(panel), batch.tiles))

@@ -106,19 +106,20 @@ class Context:
         self.others = range(half, config.vector_banks)
         self._turn = self._other_turn = 0
 
-    def _place(self, count, choices, anyway=True):
+    def _place(self, count, choices, anyway=True, last=False):
         """Rows in the first of the ranges of banks that has room; else anywhere, at the cost of panels."""
         for banks in choices:
-            start = self.rows.allocator.allocate(count, banks)
+            start = self.rows.allocator.allocate(count, banks, last)
             if start is not None:
                 return start
         return self.rows.allocate(count) if anyway else None
 
-    def allocate_sums(self, count):
-        """Rows in one bank for the array to accumulate in, in another bank than the last time if possible."""
+    def allocate_sums(self, count, last=False):
+        """Rows in one bank for the array to accumulate in, in another bank than the last time if possible; the ``last``
+        ones of that bank, so that they are the same each time."""
         self._turn += 1
         banks = [_bank(self.sums[(self._turn + i) % len(self.sums)]) for i in range(len(self.sums))]
-        return self._place(count, [*banks, self.sums])
+        return self._place(count, [*banks, self.sums], last=last)
 
     def allocate_other(self, count, anyway=True):
         """Rows in one of the other banks, in another bank than the last time if possible. If there is no room, then
@@ -187,16 +188,21 @@ def _bank(index):
     return range(index, index + 1)
 
 
-def interleave(*threads):
+def interleave(*threads, spare=None):
     """Run generators to their ends so that the estimated times they yield stay level.
 
     Each yields the estimated cycle at which its latest instruction is done. Advancing the one that is behind emits
-    instructions about in the order of their execution; among equals the first goes first.
+    instructions about in the order of their execution; among equals the first goes first. Whenever only one is left,
+    the generator ``spare`` goes with it, but not on after its end.
     """
     times = dict.fromkeys(threads, 0)
     while times:
+        if len(times) == 1 and spare is not None:
+            times[spare], spare = 0, None
         thread = min(times, key=times.get)
         try:
             times[thread] = next(thread)
         except StopIteration:
             del times[thread]
+            if thread in threads and not times.keys() & set(threads):
+                return

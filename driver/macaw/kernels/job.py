@@ -1,5 +1,7 @@
 """One run of a network over one batch: its blocks, its buffers in memory, and its panels."""
 
+from functools import partial
+
 from ..memory import Panel
 from ..plan import NetworkError
 from .context import Batch, Context
@@ -24,16 +26,23 @@ class Activations:
         Of the tile memory.
     home : int
         Byte address of the place for panels that do not stay on chip.
+
+    Attributes
+    ----------
+    make : callable, optional
+        ``make(batch, group)`` emits what makes a panel, which has no home then.
     """
 
     def __init__(self, name, boundary, banks, home, tile_bytes):
         self._name, self._boundary, self._banks = name, boundary, banks
         self._home, self._tile_bytes = home, tile_bytes
+        self.make = None
 
     def panel(self, batch, group):
         before = batch.start * batch.tiles // batch.pitch * self._boundary.tiles
         address = self._home + (before + group.start * batch.tiles) * self._tile_bytes
-        return Panel((self._name, batch.index, group.start), len(group) * batch.tiles, address, self._banks)
+        make = self.make and partial(self.make, batch, group)
+        return Panel((self._name, batch.index, group.start), len(group) * batch.tiles, address, self._banks, make=make)
 
 
 class Workspace:
@@ -77,7 +86,7 @@ class Workspace:
             self.losses = plan.allocate("losses", samples * config.row_bytes)
             self.dy_homes = [spill("dy", boundary, config.tile_bytes) for boundary in boundaries]
             self.dx_homes = [spill("dx", boundary, config.tile_bytes) for boundary in boundaries]
-            self.saved_homes = [spill("saved", boundary, n * config.row_bytes) for boundary in boundaries]
+            self.gradient_homes = [spill("gradient", boundary, n * config.row_bytes) for boundary in boundaries]
 
 
 class Job(Context):
@@ -92,7 +101,9 @@ class Job(Context):
         The input is uint8, used as x / 255; otherwise float32.
     training : bool
     kept : bool
-        The weights are on chip, where the training step before left them.
+        The weights are on chip, where a program before left them.
+    left : tuple of Left
+        float32 weights that the training step before left on chip.
     thrift : int
         0: work ahead wherever it saves time. 1: one thing after the other, with less on chip at a time. 2: and the
         smallest blocks.
@@ -106,22 +117,22 @@ class Job(Context):
         Inputs of the layers.
     dy, dy_streamed : list of Activations
         Gradients of the layers' outputs, as the array's stationary and streamed operand.
-    scratch : macaw.kernels.loss.Scratch or None
     softmax : bool
         The outputs go through a softmax.
     """
 
-    def __init__(self, plan, workspace, samples, pixels, training, kept=False, thrift=0):
+    def __init__(self, plan, workspace, samples, pixels, training, kept=False, left=(), thrift=0):
         super().__init__(plan.config)
         self.plan, self.workspace, self.samples = plan, workspace, samples
         self.pixels, self.training, self.thrift = pixels, training, thrift
         self.softmax = training or plan.softmax
-        self.resident = training and plan.weights_fit(workspace.samples)
+        self.left = left
+        self.resident = plan.weights_fit(workspace.samples, training)
         if self.resident:
             for panel in plan.weight_panels():
                 self.tiles.reserve(panel, loaded=kept)
         self.batches = Batch.blocks(samples, self._block_tiles(), self.n)
-        self.scratch = Scratch(self) if self.softmax else None
+        self._scratch = {}
         def activations(name, boundary, banks, home):
             return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)
         boundaries = [plan.layers[0].x, *(layer.y for layer in plan.layers)]
@@ -132,6 +143,12 @@ class Job(Context):
                        for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
             self.dy_streamed = [activations("ds", boundary, plan.streamed, home)
                                 for boundary, home in zip(boundaries[1:], workspace.dx_homes[1:], strict=True)]
+
+    def scratch(self, batch):
+        """The :class:`macaw.kernels.loss.Scratch` of one block."""
+        if batch.index not in self._scratch:
+            self._scratch[batch.index] = Scratch(self, batch)
+        return self._scratch[batch.index]
 
     def room_for_sums(self):
         """Free rows in the banks for sums."""
@@ -160,8 +177,9 @@ class Job(Context):
         parts = -(-rest // most)
         return [rest // parts + (i < rest % parts) for i in range(parts)] + [last]
 
-    def saved(self, layer, batch, tile):
-        """float32 outputs of a layer that the backward pass needs: one tile of features of one block."""
-        before = batch.start * layer.y.tiles + tile * batch.pitch
-        return Panel(("saved", layer.index, batch.index, tile), batch.pitch,
-                     self.workspace.saved_homes[layer.index + 1] + before * self.config.row_bytes, self.others)
+    def gradient(self, layer, batch, group):
+        """float32 gradients of the outputs of a layer's linear part, one group of features of one block. Until they are
+        computed, the panel has what that takes: the outputs of the ReLU."""
+        before = batch.start * layer.y.tiles + group.start * batch.pitch
+        return Panel(("gradient", layer.index, batch.index, group.start), len(group) * batch.pitch,
+                     self.workspace.gradient_homes[layer.index + 1] + before * self.config.row_bytes, self.others)

@@ -16,7 +16,7 @@ __all__ = ["Inputs", "Offsets", "activate", "forward", "input_gradient", "output
 
 
 _SHORT = 128
-"""Products of fewer cycles than this change banks so often that those in the same bank are better done in a row."""
+"""Products of fewer cycles than this are not worth the array's turning to something else in between."""
 _INPUT_ROWS = 160
 """Vector rows of input that are loaded and quantized at a time."""
 
@@ -75,7 +75,7 @@ class Offsets:
         """Rows for the sums of one group of outputs, still empty."""
         job = self._job
         if layer is job.plan.layers[-1] and job.softmax:
-            return Sums(job.scratch(batch, "logits"))
+            return Sums(job.scratch(batch)("logits"))
         return job.new_sums(batch.rows, len(group), batch.pitch)
 
     def fill(self, layer, batch, group, sums, tile):
@@ -120,12 +120,14 @@ def _of(sums, first, count):
 
 
 class Inputs:
-    """Brings the input of the network on chip, panel after panel, a few ahead of their use."""
+    """Brings the input of the network on chip, panel after panel, a few ahead of their use. Panels that had to give way
+    are made again from the batch when they are needed again."""
 
     def __init__(self, job):
         self._job = job
         self._order = [(batch, group) for batch in job.batches for group in job.plan.layers[0].x.groups]
         self._done = 0
+        job.x[0].make = self._make
 
     def ready(self, batch, group, ahead=0):
         """Make the panel, and ``ahead`` more in the order of the forward pass."""
@@ -137,7 +139,7 @@ class Inputs:
     def look_ahead(self, batch, group, tile, tiles):
         """Make panels ahead of time, after the product of a panel with the weights of one of so many tiles.
 
-        In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then one more
+        In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then two more
         each time as long as there is plenty of room: the lanes are less busy now than they are later.
         """
         if batch.index == group.start == 0:
@@ -145,8 +147,8 @@ class Inputs:
                 self.ready(batch, group, ahead=1)
         elif tile == 0:
             self.ready(batch, group, ahead=2)
-            if group.stop > sum(map(len, self._job.plan.layers[0].x.groups[:2])):
-                self._more()
+        if tile in (0, tiles // 2) and group.stop > sum(map(len, self._job.plan.layers[0].x.groups[:2])):
+            self._more()
 
     def _more(self):
         job = self._job
@@ -219,6 +221,9 @@ def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
             begun = True
         if finish is not None:
             job.free(sums)
+    if not job.training:
+        for x_group in layer.x.groups:
+            job.tiles.drop(x.panel(batch, x_group))
 
 
 def output_groups(job, layer):
@@ -236,36 +241,40 @@ def activate(job, layer, batch, group, sums, tile):
     place = job.tiles.create(panel) + i * batch.tiles, 0
     saved = None
     if layer.relu and job.training:
-        saved = Block(job.rows.create(job.saved(layer, batch, tile)), batch.rows)
-    if tile == group.start:
-        job.tiles.pin(panel)
-    if tile == group.stop - 1:
-        job.tiles.unpin(panel)
+        rows = job.gradient(layer, batch, group)
+        saved = Block(job.rows.create(rows) + i * batch.pitch, batch.rows)
+        _pin(job.rows, rows, tile, group)
+    _pin(job.tiles, panel, tile, group)
     if layer.relu:
         return job.op(VectorOp.MAX_SCALAR, saved, sums.tile(i), scalar=0.0, tile=place)
     return job.op(VectorOp.MOVE, None, sums.tile(i), tile=place)
 
 
-def input_gradient(job, layer, batch, finish, after):
-    """Thread: the gradient of the inputs of ``layer`` for one block, group by group.
+def _pin(cache, panel, tile, group):
+    """Keep a panel that is made tile by tile from the first tile to the last."""
+    if tile == group.start:
+        cache.pin(panel)
+    if tile == group.stop - 1:
+        cache.unpin(panel)
 
-    ``finish(group, sums, tile)`` emits what happens to each tile of a group of sums, when it is complete, and returns
-    the estimated time; ``after(group, sums)`` is a thread for the whole group, which frees the sums.
-    """
+
+def input_gradient(job, layer, batch, finish):
+    """Thread: the gradient of the inputs of ``layer`` for one block, group by group. ``finish(group, sums)`` is a
+    thread for what happens to each group."""
     for x_group in layer.x.groups:
         sums = job.new_sums(batch.rows, len(x_group), batch.pitch)
+        order = sorted(range(len(x_group)), key=lambda i: i % len(sums.parts))
         for y_group in layer.y.groups:
             panels = job.dy_streamed[layer.index].panel(batch, y_group), job.plan.weight_panel(layer, x_group, y_group)
-            order = range(len(x_group))
-            if batch.rows * len(y_group) < _SHORT:
-                order = sorted(order, key=lambda i: i % len(sums.parts))
             with job.tiles.use(*panels) as (streamed, stationary):
                 for i in order:
-                    yield job.program.matrix(
+                    time = job.program.matrix(
                         rows=batch.rows, k_tiles=len(y_group), x=streamed, x_row_stride=1, x_k_stride=batch.tiles,
                         w=stationary + i, w_k_stride=len(x_group), w_transpose=1, y=sums.tile(i).start,
                         accumulate=y_group.start > 0)
-            if y_group is layer.y.groups[-1]:
-                for i in order:
-                    yield finish(x_group, sums, x_group.start + i)
-        yield from after(x_group, sums)
+                    if batch.rows * len(y_group) >= _SHORT:
+                        yield time
+        yield from finish(x_group, sums)
+        job.free(sums)
+    for y_group in layer.y.groups:
+        job.tiles.drop(job.dy_streamed[layer.index].panel(batch, y_group))

@@ -4,20 +4,23 @@ The batch is cut into blocks. The first layer of block b + 1 runs on the array w
 layers, the softmax and back; while the last block does so, the weight gradients of the others fill the array.
 """
 
+from collections import deque
+
 from macaw_hw.isa import DataFormat, VectorOp
 
 from ..memory import OutOfMemory
-from .backward import OffsetGradients, activation_done, from_loss, quantize_gradient, through_activation
+from ..program import Program
+from .backward import OffsetGradients, from_loss, quantize_gradient, through_activation
 from .context import Block, Context, alternate, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
-from .loss import cross_entropy, losses, softmax, store_rows, targets
-from .update import Prefetch, chunks, load_weights, update_offsets, update_weights, weight_gradient
+from .loss import cross_entropy, losses, offset_gradients, softmax, store_rows, targets
+from .update import Prefetch, Weights, chunks, free_left, store_left, update_offsets, update_weights, weight_gradient
 
-_REST_OPERATIONS = 6
+_REST_OPERATIONS = 3
 """Vector instructions for other purposes between one chunk's update and the next."""
 
-__all__ = ["inference_program", "quantize_program", "training_program"]
+__all__ = ["inference_program", "quantize_program", "settling_program", "training_program"]
 
 
 class _Network:
@@ -25,8 +28,8 @@ class _Network:
 
     Attributes
     ----------
-    deferred : list of generators
-        Threads of the last block that nothing in the block waits for.
+    deferred : deque of generators
+        Threads of blocks that are done but for what nothing in the step waits for: losses, and gradients of biases.
     """
 
     def __init__(self, job):
@@ -34,7 +37,7 @@ class _Network:
         self.inputs = Inputs(job)
         self.offsets = Offsets(job)
         self.gradients = OffsetGradients(job) if job.training else None
-        self.deferred = []
+        self.deferred = deque()
 
     def front(self, batch):
         """Thread: the first layer for one block."""
@@ -48,32 +51,44 @@ class _Network:
         """Thread: everything else for one block."""
         job, layers = self.job, self.job.plan.layers
         if job.training:
-            targets(job, batch, job.scratch)
+            targets(job, batch)
         if job.softmax and len(layers) > 1:
             self.offsets.prepare(layers[-1], batch, range(layers[-1].y.tiles))
         for layer in layers[1:]:
             following = [(after, batch) for after in layers[layer.index + 1:layer.index + 2] if not self._ends(after)]
             yield from self._forward(layer, batch, following)
         if job.training:
-            add = yield from cross_entropy(
-                job, batch, job.scratch,
-                lambda gradient, emit: from_loss(job, layers[-1], batch, gradient, emit, self.gradients))
+            yield from cross_entropy(
+                job, batch, lambda gradient, emit: from_loss(job, layers[-1], batch, gradient, emit))
             yield from self._back(batch)
-            yield from self._later(batch, add)
-            yield from self._later(batch, losses(job, batch, job.scratch))
+            yield from self._later(offset_gradients(job, batch, self.gradients))
+            yield from self._later(losses(job, batch))
         elif job.softmax:
-            yield from softmax(job, batch, job.scratch)
+            yield from softmax(job, batch)
 
     def run(self):
         """All blocks, but for the tail of the last one."""
         batches = self.job.batches
-        interleave(self.front(batches[0]))
+        front, stored = self.front(batches[0]), store_left(self.job)
+        for time in front:
+            if time > stored:
+                break
+        free_left(self.job)
+        interleave(front)
         for batch, following in zip(batches, batches[1:], strict=False):
             if self.job.thrift or self._ends(self.job.plan.layers[0]):
                 interleave(self.tail(batch))
                 interleave(self.front(following))
             else:
-                interleave(self.front(following), self.tail(batch))
+                interleave(self.front(following), self.tail(batch), spare=self.background())
+
+    def background(self):
+        """Thread: what is deferred."""
+        while self.deferred:
+            try:
+                yield next(self.deferred[0])
+            except StopIteration:
+                self.deferred.popleft()
 
     def _ends(self, layer):
         """Its sums are the logits, for which there is one place only: they begin when the block before is done."""
@@ -100,32 +115,30 @@ class _Network:
     def _back(self, batch):
         job, layers = self.job, self.job.plan.layers
         for layer, before in zip(layers[:0:-1], layers[-2::-1], strict=True):
-            def finish(group, sums, tile, before=before):
-                return through_activation(job, before, batch, group, sums, tile)
-
-            def after(group, sums, before=before):
-                activation_done(job, before, batch, group)
+            def finish(group, sums, before=before):
+                yield from through_activation(job, before, batch, group, sums)
                 if before.index > 0:
-                    yield from quantize_gradient(job, before, batch, group, sums)
-                yield from self._later(batch, self._add(before, batch, group, sums))
-            yield from input_gradient(job, layer, batch, finish, after)
+                    yield from quantize_gradient(job, before, batch, group)
+                yield from self._later(self._add(before, batch, group))
+            yield from input_gradient(job, layer, batch, finish)
 
-    def _add(self, layer, batch, group, sums):
-        yield from self.gradients.add(layer, batch, group, sums)
-        self.job.free(sums)
+    def _add(self, layer, batch, group):
+        panel = self.job.gradient(layer, batch, group)
+        with self.job.rows.use(panel) as (start,):
+            gradient = Block(start, batch.rows, len(group), batch.pitch)
+            yield from self.gradients.add(layer, batch, group, gradient)
+        self.job.rows.drop(panel)
 
-    def _later(self, batch, thread):
-        """Run the thread now, or for the last block, put it off as long as there is plenty of room."""
-        job = self.job
-        plenty = job.room_for_sums() > len(job.sums) * job.config.vector_bank_rows // 2
-        if batch is job.batches[-1] and plenty and not job.thrift:
-            self.deferred.append(thread)
-        else:
-            yield from thread
+    def _later(self, thread):
+        """Put the thread off."""
+        self.deferred.append(thread)
+        if self.job.thrift:
+            yield from self.background()
 
 
-def inference_program(plan, workspace, samples, pixels):
-    """The program that writes the network's outputs for a batch.
+def inference_program(plan, workspace, samples, pixels, kept=False):
+    """The program that writes the network's outputs for a batch. Where :meth:`Plan.weights_fit`, the tiles of the
+    weights stay on chip.
 
     Parameters
     ----------
@@ -134,8 +147,10 @@ def inference_program(plan, workspace, samples, pixels):
     samples : int
     pixels : bool
         The input is uint8.
+    kept : bool
+        The tiles of the weights are still on chip from a run before.
     """
-    return _with_thrift(lambda thrift: _inference(Job(plan, workspace, samples, pixels, False, thrift=thrift)))
+    return _with_thrift(lambda thrift: _inference(Job(plan, workspace, samples, pixels, False, kept, thrift=thrift)))
 
 
 def _inference(job):
@@ -155,13 +170,15 @@ def _with_thrift(build):
     return build(2)
 
 
-def training_program(plan, workspace, samples, pixels, rate, kept=False):
-    """The program of a training step: forward, loss, backward, and the update with learning rate ``rate``.
+def training_program(plan, workspace, samples, pixels, rate, kept=False, left=()):
+    """The program of a training step: forward, loss, backward, and the update with learning rate ``rate``; and the
+    tuple of :class:`Left` that it leaves on chip.
 
     Where :meth:`Plan.weights_fit`, the new tiles of the weights are left on chip alone. ``kept`` says that they are
-    still there from a step before; otherwise they are loaded from their homes.
+    still there from a step before, and with them the float32 weights ``left``; otherwise they are loaded from their
+    homes.
     """
-    return _with_thrift(lambda thrift: _training(Job(plan, workspace, samples, pixels, True, kept, thrift), rate))
+    return _with_thrift(lambda thrift: _training(Job(plan, workspace, samples, pixels, True, kept, left, thrift), rate))
 
 
 def _training(job, rate):
@@ -170,46 +187,57 @@ def _training(job, rate):
     network.run()
     *earlier, last = job.batches
     todo, started = chunks(job), {}
+    weights = Weights(job, todo)
     # What the last block may need at a time.
     reserved = 2 * last.pitch * max(len(group) for layer in plan.layers for group in layer.y.groups)
 
+    def start(chunk, last=False):
+        """New sums for a chunk, and the blocks of the batch that are not in them."""
+        started[chunk] = Block(job.allocate_sums(chunk.rows, last), chunk.rows, pitch=chunk.rows), list(job.batches)
+        return started[chunk]
+
     def begin():
-        """The weight gradients of all blocks but the last, as far as there is room for sums; with the weights, as far
-        as there is room for them."""
+        """Thread: the weight gradients of all blocks but the last, as far as there is room for sums."""
         for chunk in todo if earlier else ():
             if job.thrift or job.room_for_sums() < chunk.rows + reserved:
                 return
-            sums = Block(job.allocate_sums(chunk.rows), chunk.rows, pitch=chunk.rows)
-            started[chunk] = sums, load_weights(job, chunk, anyway=False)
-            yield from weight_gradient(job, chunk, earlier, sums, begun=False)
+            sums, blocks = start(chunk)
+            weights.ahead()
+            while len(blocks) > 1:
+                yield weight_gradient(job, chunk, blocks.pop(0), sums)
 
     def finish():
-        """All weight gradients to their ends, with the updates."""
+        """Thread: all weight gradients to their ends, with the updates."""
         prefetch = Prefetch(job, todo)
         for chunk in todo:
-            if chunk in started:
-                sums, weights = started[chunk]
-                blocks = [last]
-            else:
-                sums, weights = Block(job.allocate_sums(chunk.rows), chunk.rows, pitch=chunk.rows), None
-                blocks = job.batches
-            for _ in weight_gradient(job, chunk, blocks, sums, begun=chunk in started):
-                pass
+            sums, blocks = started.get(chunk) or start(chunk, last=True)
+            for batch in blocks:
+                weight_gradient(job, chunk, batch, sums)
             prefetch.ahead(chunk)
             update_weights(job, chunk, sums, weights, rate)
+            weights.ahead()
+            if chunk.tile == chunk.layer.y.tiles - 1:
+                for batch in job.batches:
+                    job.tiles.drop(job.x[chunk.layer.index].panel(batch, chunk.x_group))
             yield
 
     def rest():
         """What the last block has put off, and the biases."""
-        for thread in network.deferred:
-            yield from thread
+        yield from network.background()
         network.offsets.drop()
-        job.scratch.free()
         yield update_offsets(job, network.offsets, network.gradients, rate)
 
-    interleave(network.tail(last), begin())
+    interleave(network.tail(last), spare=begin())
     alternate(finish(), rest(), _REST_OPERATIONS)
-    return job.program
+    return job.program, weights.left
+
+
+def settling_program(plan, left):
+    """The program that stores what a training step has left on chip."""
+    program = Program(plan.config)
+    for part in left:
+        part.store(program)
+    return program
 
 
 def quantize_program(plan):

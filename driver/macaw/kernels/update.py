@@ -1,7 +1,9 @@
 """Weight gradients and the update of the weights, chunk by chunk: a chunk is one group of input features by N outputs.
 
 Gradients never leave the chip: a chunk's sums become new float32 weights and new tiles in one instruction, while the
-array works on the next chunk.
+array works on the next chunk. The new float32 weights of the last chunks stay on chip when the step ends
+(:class:`Left`): nothing waits for their stores then, and the next step stores them while the bus has nothing else to
+write.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,13 @@ from macaw_hw.isa import DataFormat, VectorOp
 
 from .context import Block
 
-__all__ = ["Chunk", "Prefetch", "chunks", "load_weights", "update_offsets", "update_weights", "weight_gradient"]
+__all__ = ["Chunk", "Left", "Prefetch", "Weights", "chunks", "free_left", "store_left", "update_offsets",
+           "update_weights", "weight_gradient"]
+
+_WEIGHTS_AHEAD = 3
+"""Chunks whose float32 weights are on chip or on their way, where there is room."""
+_CLAIM_AHEAD = 6
+"""Chunks before the first one that stays on chip when its rows are kept free."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +39,45 @@ class Chunk:
     y_group: range
     tile: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """float32 weights that are newer on chip than in their homes.
+
+    Attributes
+    ----------
+    start, rows, count : int
+        First row in the vector memory, rows of each part, and parts.
+    address, stride : int
+        Byte address of the home of the first part, and bytes from one home to the next.
+    """
+    start: int
+    rows: int
+    count: int
+    address: int
+    stride: int
+
+    def store(self, program):
+        """Emit the store; gives the estimated time at which it is done."""
+        return program.store(format=DataFormat.FLOAT32, address=self.address, local=self.start,
+                             run=self.rows * program.config.size, count0=self.count, stride0=self.stride)
+
+
+def store_left(job):
+    """Emit the stores of what the step before has left; gives the estimated time at which they are done. The rows are
+    free after :func:`free_left`."""
+    stored = 0
+    for left in job.left:
+        job.rows.allocator.claim(left.start, left.rows * left.count)
+        stored = left.store(job.program)
+    return stored
+
+
+def free_left(job):
+    """Give up the rows of :func:`store_left`, late enough for nothing to wait for those stores."""
+    for left in job.left:
+        job.rows.free(left.start, left.rows * left.count)
 
 
 def chunks(job):
@@ -75,52 +122,117 @@ class Prefetch:
         self._done = max(self._done, self._until[chunk])
 
 
-def weight_gradient(job, chunk, batches, sums, begun):
-    """Thread: add the products of some blocks of the batch to the sums of a chunk, or ``begun`` not set, begin them."""
+def weight_gradient(job, chunk, batch, sums):
+    """Emit the products of one block of the batch; the first one begins the sums of a chunk, the others add to them."""
     layer = chunk.layer
-    for batch in batches:
-        panels = job.x[layer.index].panel(batch, chunk.x_group), job.dy[layer.index].panel(batch, chunk.y_group)
-        with job.tiles.use(*panels) as (streamed, stationary):
-            yield job.program.matrix(
-                rows=chunk.rows, k_tiles=batch.tiles, x=streamed, x_transpose=1, x_row_stride=batch.tiles,
-                x_k_stride=1, w=stationary + (chunk.tile - chunk.y_group.start) * batch.tiles, w_k_stride=1,
-                y=sums.start, accumulate=begun)
-        begun = True
+    panels = job.x[layer.index].panel(batch, chunk.x_group), job.dy[layer.index].panel(batch, chunk.y_group)
+    with job.tiles.use(*panels) as (streamed, stationary):
+        return job.program.matrix(
+            rows=chunk.rows, k_tiles=batch.tiles, x=streamed, x_transpose=1, x_row_stride=batch.tiles,
+            x_k_stride=1, w=stationary + (chunk.tile - chunk.y_group.start) * batch.tiles, w_k_stride=1,
+            y=sums.start, accumulate=batch.index > 0)
 
 
-def load_weights(job, chunk, anyway=True):
-    """Bring the float32 weights of a chunk on chip. None if there is no room without evicting others, unless
-    ``anyway``."""
-    start = job.allocate_other(chunk.rows, anyway)
-    if start is None:
-        return None
-    weights = Block(start, chunk.rows, pitch=chunk.rows)
-    job.program.load(**_home(job, chunk, weights))
-    return weights
+class Weights:
+    """The float32 weights of chunks, on their way to their update.
 
+    Parameters
+    ----------
+    job : Job
+    todo : list of Chunk
+        All chunks in their order.
 
-def _home(job, chunk, weights):
-    row = chunk.tile * chunk.layer.x.features + chunk.x_group.start * job.n
-    return {"format": DataFormat.FLOAT32, "address": chunk.layer.master.address + row * job.config.row_bytes,
-            "local": weights.start, "run": chunk.rows * job.n}
+    """
+
+    def __init__(self, job, todo):
+        self._job, self._todo, self._loaded, self._claimed = job, list(todo), {}, {}
+        self._staying = {} if job.thrift else self._places()
+        self._left = []
+
+    def _places(self):
+        """Rows for the last chunks: up to half of each bank, the banks in turns."""
+        depth = self._job.config.vector_bank_rows
+        used, places = dict.fromkeys(self._job.others, 0), {}
+        for chunk in self._todo[::-1]:
+            bank = min(used, key=used.get)
+            if used[bank] + chunk.rows > depth // 2:
+                break
+            places[chunk] = bank * depth + used[bank]
+            used[bank] += chunk.rows
+        return places
+
+    def _claim(self):
+        """Keep the rows for what stays on chip free, once its time is near."""
+        if self._staying and len(self._todo) <= len(self._staying) + _CLAIM_AHEAD:
+            for chunk, start in self._staying.items():
+                if self._job.rows.allocator.claim(start, chunk.rows):
+                    self._claimed[chunk] = start
+            self._staying = {}
+
+    def ahead(self, first=None):
+        """Emit the loads of the first chunks that are not updated yet: that of ``first`` in any case, the others while
+        there is room without evicting anything."""
+        self._claim()
+        for chunk in self._todo[:_WEIGHTS_AHEAD]:
+            if chunk not in self._loaded:
+                start = self._claimed.get(chunk)
+                if start is None:
+                    start = self._job.allocate_other(chunk.rows, anyway=chunk is first)
+                if start is None:
+                    return
+                self._loaded[chunk] = Block(start, chunk.rows, pitch=chunk.rows)
+                self._job.program.load(format=DataFormat.FLOAT32, address=self._home(chunk), local=start,
+                                       run=chunk.rows * self._job.n)
+
+    def _home(self, chunk):
+        row = chunk.tile * chunk.layer.x.features + chunk.x_group.start * self._job.n
+        return chunk.layer.master.address + row * self._job.config.row_bytes
+
+    def take(self, chunk):
+        """The rows of a chunk, to be given to :meth:`done` when its new weights are there."""
+        self.ahead(chunk)
+        self._todo.remove(chunk)
+        return self._loaded[chunk]
+
+    def done(self, chunk):
+        """Emit the store of the new weights, or leave them on chip."""
+        job, weights = self._job, self._loaded.pop(chunk)
+        if chunk in self._claimed:
+            self._left.append((weights.start, chunk.rows, self._home(chunk)))
+            return
+        job.program.store(format=DataFormat.FLOAT32, address=self._home(chunk), local=weights.start,
+                          run=chunk.rows * job.n)
+        job.free(weights)
+
+    @property
+    def left(self):
+        """What stays on chip, a tuple of :class:`Left`."""
+        parts = []
+        for start, rows, address in sorted(self._left):
+            last = parts[-1] if parts else None
+            if last and rows == last.rows and start == last.start + rows * last.count and (
+                    last.count == 1 or address == last.address + last.stride * last.count):
+                stride = (address - last.address) // last.count
+                parts[-1] = Left(last.start, rows, last.count + 1, last.address, stride)
+            else:
+                parts.append(Left(start, rows, 1, address, 0))
+        return tuple(parts)
 
 
 def update_weights(job, chunk, sums, weights, rate):
     """Emit the update of a chunk, ``w = g * (-rate) + w``, and store the new weights (the tiles only where they
-    do not stay on chip). ``weights`` is from :func:`load_weights`, or None."""
-    weights = weights or load_weights(job, chunk)
-    program = job.program
+    do not stay on chip)."""
     panel = job.plan.weight_panel(chunk.layer, chunk.x_group, chunk.y_group)
     first = job.tiles.create(panel, dirty=False)
     if chunk.tile == chunk.y_group.start:
         job.tiles.pin(panel)
     offset = (chunk.tile - chunk.y_group.start) * len(chunk.x_group)
-    job.op(VectorOp.SCALE_ADD, weights, sums, weights, scalar=-rate, tile=(first + offset, 0))
-    program.store(**_home(job, chunk, weights))
+    rows = weights.take(chunk)
+    job.op(VectorOp.SCALE_ADD, rows, sums, rows, scalar=-rate, tile=(first + offset, 0))
+    weights.done(chunk)
     if not job.resident:
-        program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
-                      local=first + offset, run=len(chunk.x_group))
-    job.free(weights)
+        job.program.store(format=DataFormat.BFP8, address=panel.address + offset * job.config.tile_bytes,
+                          local=first + offset, run=len(chunk.x_group))
     if chunk.tile == chunk.y_group.stop - 1:
         job.tiles.unpin(panel)
     job.free(sums)
