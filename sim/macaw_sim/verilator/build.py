@@ -97,7 +97,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
                  *([f"--trace-{waveform}"] if waveform else []),
                  *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else []),
                  *(["--coverage-line"] if coverage else [])]
-    return _library(verilog, names, arguments, variables, merge=not (waveform or coverage))
+    # Verilog with C++ inside, as mutations and coverage have it, stays as it is.
+    return _library(verilog, names, arguments, variables, merge=not (waveform or "`systemc_header" in verilog))
 
 
 def _make_variables():
