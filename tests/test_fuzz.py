@@ -150,11 +150,13 @@ def test_same_seed_same_programs():
 def test_narrow_programs_touch_known_rows_only(seed):
     """The judge fills just the regions of a narrow generator; a VECTOR that follows another once read beside them."""
     generator = Generator(N4, seed, wide=False)
-    for _ in range(20):
+    for _ in range(40):
         for one in instructions(generator.case(20).program):
             touched = footprint(*isa.decode(one), N4)
-            for row in {*touched.rows_read.tolist(), *touched.rows_written.tolist()}:
-                assert any(first <= row < beyond for first, beyond in generator.fields.regions["row"])
+            for kind, places in (("row", (touched.rows_read, touched.rows_written)),
+                                 ("tile", (touched.tiles_read, touched.tiles_written))):
+                for place in {*places[0].tolist(), *places[1].tolist()}:
+                    assert any(first <= place < beyond for first, beyond in generator.fields.regions[kind])
 
 
 def test_more_tokens_keep_the_order(rng, seed):

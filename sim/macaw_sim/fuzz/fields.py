@@ -137,15 +137,21 @@ class Fields:
                 source = before["d"] + (shift if operand != "d" else 0)
                 fields |= {operand: source, f"{operand}_inner": before["d_inner"],
                            f"{operand}_outer": before["d_outer"]}
-                reach = [(fields[loop] - 1) * before[f"d_{loop}"] for loop in ("inner", "outer")]
-                low = source + sum(min(r, 0) for r in reach)
-                high = source + sum(max(r, 0) for r in reach)
-                places = self._whole if self.wide else self.regions
-                if not any(first <= low and high < beyond for first, beyond in places["row"]):
-                    return None
+            if not self._within("row", operand, fields, fields["inner"]):
+                return None
+        if not self._within("tile", "tile", fields, -(-fields["inner"] // self.config.size)):
+            return None
         if rng.random() < 0.1:
             fields["chain"] = 0
         return fields
+
+    def _within(self, kind, operand, fields, inner):
+        """Whether all places of an operand are where this generator may go."""
+        reach = [(inner - 1) * fields[f"{operand}_inner"], (fields["outer"] - 1) * fields[f"{operand}_outer"]]
+        low = fields[operand] + sum(min(r, 0) for r in reach)
+        high = fields[operand] + sum(max(r, 0) for r in reach)
+        places = self._whole if self.wide else self.regions
+        return any(first <= low and high < beyond for first, beyond in places[kind])
 
     def _transfer(self):
         rng, config = self.rng, self.config
