@@ -10,7 +10,7 @@ from .bursts import WIDE, window
 from .fifos import follow
 from .loads import shallow
 
-__all__ = ["fetch_bus", "fetch_order", "fetch_order_3", "fetch_progress"]
+__all__ = ["fetch_bus", "fetch_order", "fetch_order_3", "fetch_fault", "fetch_progress"]
 
 _AHEAD = 8
 
@@ -57,10 +57,10 @@ def fetch_bus(bench):
     bench.check("AR: only for a program", ~axi.arvalid | started)
 
 
-def _order(bench, ahead, **options):
-    unit, _, _, _, outstanding = _fetch(bench, ahead=ahead, exact=True, rules=False, **options)
+def _order(bench, ahead):
+    unit, _, _, _, outstanding = _fetch(bench, ahead=ahead, everywhere=True, exact=True, rules=False)
     axi = unit.axi
-    leaves = unit.o.valid & unit.o.ready & (unit.o.p.fault != Fault.WINDOW)
+    leaves = unit.o.valid & unit.o.ready
     bits, error = unit.o.p.bits, unit.o.p.fault == Fault.BUS_READ
     inside = follow(bench, "instructions", axi.rvalid & axi.rready, Cat(axi.rdata[0], axi.rresp[1]), leaves,
                     Cat(bits[0], error), ahead)
@@ -68,28 +68,36 @@ def _order(bench, ahead, **options):
     bench.m.d.sync += requested.eq(requested + Mux(axi.arvalid & axi.arready, axi.arlen + 1, 0) - leaves)
     bench.check(f"at most {ahead} instructions requested ahead", requested <= ahead)
     bench.stable("instructions", unit.o.valid, unit.o.ready, unit.o.p.fault, bits[0])
-    bench.check("a fault of the window comes behind what was requested",
-                ~unit.o.valid | (unit.o.p.fault != Fault.WINDOW) | (requested == 0) & ~axi.arvalid)
     bench.check("finished only when nothing is offered, outstanding or inside",
                 ~unit.finished | ~axi.arvalid & (outstanding == 0) & (inside == 0))
-    return unit, leaves
 
 
-@proof("Fetch: no more instructions ahead than have room; each leaves once, in order, with its error", depth=24,
-       reach=24)
+@proof("Fetch without a window: no more instructions ahead than have room; each leaves once, in order, with its error",
+       depth=18, reach=24)
 def fetch_order(bench):
-    unit, leaves = _order(bench, _AHEAD)
-    bench.reach("a fault of the window behind an instruction",
-                unit.o.valid & (unit.o.p.fault == Fault.WINDOW) & bench.past(leaves))
+    _order(bench, _AHEAD)
 
 
-@proof("the same with room for 3 instructions, in bursts of 2, without a window")
+@proof("the same with room for 3 instructions, in bursts of 2")
 def fetch_order_3(bench):
     with shallow(fetch, _BUFFERED=3, _BURST=2):
-        _order(bench, 3, everywhere=True)
+        _order(bench, 3)
 
 
-@proof("Fetch: under a fair bus an instruction leaves, or the program is over, every 16 cycles", reach=20)
+@proof("Fetch with room for 3 instructions: a fault of the window comes behind all that was requested, and is the last",
+       depth=12)
+def fetch_fault(bench):
+    with shallow(fetch, _BUFFERED=3, _BURST=2):
+        unit, _, _, _, outstanding = _fetch(bench, ahead=3, exact=True, rules=False)
+    axi = unit.axi
+    outside = unit.o.valid & (unit.o.p.fault == Fault.WINDOW)
+    bench.check("nothing is offered or outstanding", ~outside | (~axi.arvalid & (outstanding == 0)))
+    bench.check("nothing follows", ~bench.past(outside) | outside)
+    bench.reach("a fault behind an instruction", outside & bench.past(unit.o.valid & unit.o.ready & ~outside))
+
+
+@proof("Fetch with room for 3 instructions: under a fair bus one leaves, or the program is over, every 16 cycles",
+       depth=36)
 def fetch_progress(bench):
     with shallow(fetch, _BUFFERED=3, _BURST=2):
         unit, _, _, started, _ = _fetch(bench, ahead=3, everywhere=True, fair=2, exact=True, rules=False, count=False)

@@ -153,7 +153,7 @@ def load_drain(bench):
 
 
 @proof("LoadUnit with room for 2 bursts: under a fair bus and fair memories something moves every 12 cycles until it "
-       "is done or reports a fault", depth=40)
+       "is done or reports a fault", depth=24)
 def load_progress(bench):
     unit, beats = _fair(bench)
     control = unit.control

@@ -57,7 +57,7 @@ def store_ports(bench):
 
 
 @proof("StoreUnit: AWLEN + 1 beats to each address with `last` on the last one, strobes inside the window, one "
-       "response awaited for each burst", depth=20, reach=20)
+       "response awaited for each burst", depth=16, reach=16)
 def store_beats(bench):
     unit = dma_store.StoreUnit(config=SMALL)
     _, place = dma_unit(bench, unit, dma_store)
@@ -77,7 +77,7 @@ def _fair(bench):
 
 
 @proof("StoreUnit with room for 2 bursts: under a fair bus and fair memories something moves every 20 cycles until it "
-       "is done or reports a fault; stopped, the bus moves until it is idle", depth=40)
+       "is done or reports a fault; stopped, the bus moves until it is idle", depth=36)
 def store_progress(bench):
     unit = _fair(bench)
     axi, control = unit.axi, unit.control

@@ -31,7 +31,7 @@ def _unit(bench, unit, format, *driven):
     return inside
 
 
-@proof("MatrixUnit: reads of tiles stay until granted; nothing is done that was not begun", reach=24)
+@proof("MatrixUnit: reads of tiles stay until granted; a fault stays", reach=24)
 def matrix_ports(bench):
     unit = matrix.MatrixUnit(config=SMALL)
     _unit(bench, unit, MATRIX, "acc_read.ready", "acc_write.ready", "x.ready")
@@ -66,7 +66,7 @@ def _activation(bench):
     return unit
 
 
-@proof("ActivationUnit: reads and writes of rows stay until granted", reach=24)
+@proof("ActivationUnit: reads and writes of rows stay until granted; a fault stays", reach=24)
 def activation_ports(bench):
     unit = _activation(bench)
     bench.stable("a", unit.a.valid, unit.a.ready, unit.a.row)
