@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import select
 
 import pytest
 from amaranth.back import verilog
@@ -63,6 +64,7 @@ class Raw:
         """The next so many responses, as (sequence, status, data)."""
         responses = []
         while len(responses) < count:
+            assert select.select([self._file], [], [], 60)[0], "the board is silent"
             responses += self._deframer.feed(os.read(self._file, 4096))
         return [(*RESPONSE.unpack_from(content), content[RESPONSE.size:]) for content in responses]
 
@@ -226,14 +228,13 @@ def test_silent_line(board, text):
     """An error, and no wait for ever; then the line works again, and so does the link."""
     dead = [False]
     with BoardSimulation(text, PINS, DIVISOR, to_board=lambda data: b"" if dead[0] else data) as board:
-        link = SerialLink(board.port, baud=1_000_000, timeout=0.05, attempts=3)
-        dead[0] = True
+        link = SerialLink(board.port, **PATIENT)
+        link._timeout, link._attempts, dead[0] = 0.05, 3, True
         with pytest.raises(SerialError, match="no valid answer on /dev/.* to 3 requests: check the cable"):
             link.request(Command.READ_REGISTER, SUM)
         with pytest.raises(SerialError, match="no valid answer"):
             link.request(Command.READ_REGISTER, SUM)
-        dead[0] = False
-        link._timeout = 5
+        link._timeout, link._attempts, dead[0] = 5, 8, False
         assert link.request(Command.READ_REGISTER, SUM) == (Status.OK, word(0))
         link.close()
 
