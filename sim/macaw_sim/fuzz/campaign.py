@@ -47,8 +47,8 @@ def timing(seed: int) -> dict:
 
 
 def device(config: Config, seed: int, options: dict, verilog: str | None = None):
-    """The RTL with a memory that has room for every case."""
-    return VerilatorBackend(config, dram_bytes=image_bytes(config), seed=seed, verilog=verilog, **options)
+    """The RTL, its Verilog not rewritten for speed, with a memory that has room for every case."""
+    return VerilatorBackend(config, dram_bytes=image_bytes(config), seed=seed, verilog=verilog, merge=False, **options)
 
 
 def legal(config: Config, *, programs: int, seed: int, options: dict | None = None, length: int | None = None,

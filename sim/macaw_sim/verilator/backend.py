@@ -118,6 +118,8 @@ class VerilatorBackend:
         Keep a log of what the units do, for `take_events`. It needs a build of its own.
     coverage : bool
         Count the blocks and branches that run; for `macaw_sim.rtl_coverage`, whose ``verilog`` writes the counts.
+    merge : bool
+        Simulate equal lanes as one loop (`lanes`), about twice as fast; without it, the Verilog as it is.
 
     Attributes
     ----------
@@ -143,7 +145,7 @@ class VerilatorBackend:
                  stalls: float = 0.0, outstanding: int = 16, reorder: bool = False, interleave: bool = False,
                  seed: int = 0, threads: int = 1, waveform: str | Path | None = None,
                  waveform_cycles: tuple[int, int] = (0, _FOREVER), verilog: str | None = None,
-                 observe: bool = False, coverage: bool = False):
+                 observe: bool = False, coverage: bool = False, merge: bool = True):
         self._device = None
         self.config = config
         if dram_bytes <= 0 or dram_bytes % _PAGE:
@@ -160,7 +162,7 @@ class VerilatorBackend:
         self.waveform, format = _waveform(waveform)
         text = cached_verilog(config, observe) if verilog is None else verilog
         self._library = _load(build_library(text, waveform=format, threads=threads, observe=observe,
-                                            coverage=coverage))
+                                            coverage=coverage, merge=merge))
         if self._library.macaw_bus_bytes() != config.bus_bytes:
             raise ValueError(f"the Verilog has a bus of {self._library.macaw_bus_bytes()} bytes, "
                              f"not the {config.bus_bytes} of config.bus_bytes")

@@ -65,7 +65,7 @@ def build_array(config: Config) -> Path:
 
 
 def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1, observe: bool = False,
-                  coverage: bool = False) -> Path:
+                  coverage: bool = False, merge: bool = True) -> Path:
     """The shared library for the top module ``macaw`` in the text ``verilog``.
 
     It is looked for by the hash of everything that goes into it; other processes that want the same one
@@ -81,6 +81,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
         With a log of the port ``events``, which ``verilog`` must have then.
     coverage : bool
         With counts of the blocks and branches that run; ``verilog`` says where they go.
+    merge : bool
+        Rewrite equal modules as loops, see `lanes`; it is faster. Never where waveforms are recorded.
 
     Raises
     ------
@@ -98,7 +100,8 @@ def build_library(verilog: str, *, waveform: str | None = None, threads: int = 1
                  *(["-CFLAGS", "-DMACAW_OBSERVE"] if observe else []),
                  *(["--coverage-line"] if coverage else [])]
     # Verilog with C++ inside, as mutations and coverage have it, stays as it is.
-    return _library(verilog, names, arguments, variables, merge=not (waveform or "`systemc_header" in verilog))
+    merge = merge and not waveform and "`systemc_header" not in verilog
+    return _library(verilog, names, arguments, variables, merge)
 
 
 def _make_variables():
