@@ -10,6 +10,11 @@ from .context import Block
 __all__ = ["OffsetGradients", "from_loss", "quantize_gradient", "through_activation"]
 
 
+_SLACK = 800
+"""Cycles by which a softmax may take longer than estimated: the array goes on with the next block for so long before it
+turns to the gradients."""
+
+
 class OffsetGradients:
     """Sums of the output gradients over the batch: the gradients of the biases.
 
@@ -83,11 +88,12 @@ def from_loss(job, layer, batch, gradient, emit):
     """Thread: the gradient of the outputs, computed by ``emit`` into ``gradient``, becomes tiles for the input gradient
     and for the weight gradient."""
     panels = [job.dy_streamed, job.dy] if layer.index > 0 else [job.dy]
+    slack = _SLACK if batch is not job.batches[-1] else 0
     for group in layer.y.groups:
         first, *others = [activations[layer.index].panel(batch, group) for activations in panels]
         yield emit(group, (job.tiles.create(first), batch.tiles))
         for panel in others:
-            yield _quantize(job, panel, batch, gradient.part(group.start, len(group)))
+            yield _quantize(job, panel, batch, gradient.part(group.start, len(group))) + slack
 
 
 def _quantize(job, panel, batch, gradient):

@@ -136,7 +136,7 @@ class Context:
 
     def block(self, rows, panels, pitch):
         """A new :class:`Block`, to be given to :meth:`free`."""
-        return Block(self.rows.allocate(panels * pitch, self.others), rows, panels, pitch)
+        return Block(self._place(panels * pitch, [self.others]), rows, panels, pitch)
 
     def free(self, block):
         """Give a :class:`Block` or :class:`Sums` back."""

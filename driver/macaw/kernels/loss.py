@@ -26,9 +26,9 @@ def store_rows(job, tensor, first, block, batch):
 class Scratch:
     """Vector rows for the softmax of one block of the batch, by name: each from its first use until :meth:`free`."""
 
-    # Whether it is better in the first bank or in the last: operands of one instruction should differ.
-    _WIDE = {"logits": 0, "probabilities": 0, "n": 0, "shifted": 0, "onehot": 1, "t": 1}
-    _NARROW = {"total": 0, "peak": 0, "inverse": 1, "u": 0, "e": 1}
+    # Better in the first bank (0) or in the last (-1): operands of one instruction should differ.
+    _WIDE = {"logits": 0, "probabilities": 0, "n": 0, "shifted": 0, "onehot": -1, "t": -1}
+    _NARROW = {"total": 0, "peak": 0, "inverse": -1, "u": 0, "e": -1}
 
     def __init__(self, job, batch):
         self._job, self._batch, self._blocks = job, batch, {}
@@ -45,8 +45,7 @@ class Scratch:
     def _new(self, name):
         job, batch = self._job, self._batch
         panels = job.plan.layers[-1].y.tiles if name in self._WIDE else 1
-        last = (self._WIDE | self._NARROW)[name]
-        bank = job.others[-1 if last else 0]
+        bank = job.others[(self._WIDE | self._NARROW)[name]]
         start = job.rows.allocator.allocate(panels * batch.pitch, range(bank, bank + 1), long=True)
         if start is None:
             start = job.rows.allocate(panels * batch.pitch, job.others, long=True)

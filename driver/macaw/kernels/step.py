@@ -17,7 +17,7 @@ from .linear import Inputs, Offsets, activate, forward, input_gradient
 from .loss import cross_entropy, losses, offset_gradients, softmax, store_rows, targets
 from .update import Prefetch, Weights, chunks, free_left, store_left, update_offsets, update_weights, weight_gradient
 
-_REST_OPERATIONS = 3
+_REST_OPERATIONS = 2
 """Vector instructions for other purposes between one chunk's update and the next."""
 
 __all__ = ["inference_program", "quantize_program", "settling_program", "training_program"]

@@ -17,7 +17,7 @@ __all__ = ["Chunk", "Left", "Prefetch", "Weights", "chunks", "free_left", "store
 
 _WEIGHTS_AHEAD = 3
 """Chunks whose float32 weights are on chip or on their way, where there is room."""
-_CLAIM_AHEAD = 6
+_CLAIM_AHEAD = 10
 """Chunks before the first one that stays on chip when its rows are kept free."""
 
 
