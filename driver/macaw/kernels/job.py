@@ -172,7 +172,7 @@ class Job(Context):
                 raise NetworkError(f"a softmax on this configuration has at most {limit} classes, not "
                                    f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
         total = -(-self.samples // n)
-        if self.training:
+        if self.training and self.resident:     # blocks cost nothing then: the weights need not be loaded for each
             most = max(1, min(most, total // 2))
         last = min(last, most, total)
         rest = total - last
