@@ -183,7 +183,7 @@ class Proof:
     build: Callable
     depth: int | None = None
     reach: int = 30
-    limit: int = 240
+    limit: int = 120
 
     @property
     def method(self):
