@@ -69,7 +69,8 @@ def store_left(job):
     free after :func:`free_left`."""
     stored = 0
     for left in job.left:
-        job.rows.allocator.claim(left.start, left.rows * left.count)
+        taken = not job.rows.allocator.claim(left.start, left.rows * left.count)
+        assert not taken, "what the step before has left must come first"
         stored = left.store(job.program)
     return stored
 
