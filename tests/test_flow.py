@@ -1,6 +1,7 @@
 """The way to a bitstream: a small design through Yosys, nextpnr and ecppack; what is said when they fail."""
 
 import json
+import sys
 from importlib import util
 
 import pytest
@@ -64,6 +65,14 @@ def test_missing_tool(module, message, monkeypatch, capsys):
     monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == module else real(name, *rest))
     with pytest.raises(SystemExit) as end:
         cli.main(["bitstream"])
+    assert end.value.code == 1 and capsys.readouterr().err == f"macaw: error: {message}\n"
+
+
+def test_missing_board_files(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "amaranth_boards", None)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bitstream"])
+    message = "amaranth-boards is missing: run pip install amaranth-boards (or pip install 'macaw[fpga]')"
     assert end.value.code == 1 and capsys.readouterr().err == f"macaw: error: {message}\n"
 
 
