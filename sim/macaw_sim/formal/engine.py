@@ -153,7 +153,8 @@ def _prove(proof, folder, result, checks, limit):
     status = _abc(folder, {"together": f"{merge};orpos;ind,-F,{_BASE - 2},-T,{min(limit, 20)}"})
     if status["together"][0] == "UNSAT" or _empty(folder / "merged.aig"):
         return
-    verdict, number, inputs = _abc(folder, {"reachability": f"&read,merged.aig;&put;pdr,-T,{limit}"})["reachability"]
+    reachability = f"&read,merged.aig;&put;pdr,-T,{max(1, limit // 4)}"
+    verdict, number, inputs = _abc(folder, {"reachability": reachability})["reachability"]
     if verdict == "SAT":
         result.failed, result.trace = [checks[number]], _replay(proof, folder, inputs)
     elif verdict != "UNSAT":

@@ -73,7 +73,7 @@ def _order(bench, ahead):
 
 
 @proof("Fetch without a window: no more instructions ahead than have room; each leaves once, in order, with its error",
-       depth=18, reach=24)
+       depth=13, reach=24)
 def fetch_order(bench):
     _order(bench, _AHEAD)
 

@@ -5,7 +5,7 @@ from amaranth.lib import fifo
 
 from .bench import proof
 
-__all__ = ["follow", "sync_fifo", "sync_fifo_16", "sync_fifo_buffered", "sync_fifo_buffered_8"]
+__all__ = ["follow", "sync_fifo", "sync_fifo_16", "sync_fifo_buffered"]
 
 
 def follow(bench, what, write, written, read, returned, depth, places=None):
@@ -69,16 +69,11 @@ def sync_fifo(bench):
     _fifo(bench, fifo.SyncFIFO, 4, 0)
 
 
-@proof("SyncFIFO, 16 places", reach=20)
+@proof("SyncFIFO, 16 places: the same", reach=20)
 def sync_fifo_16(bench):
     _fifo(bench, fifo.SyncFIFO, 16, 0)
 
 
-@proof("SyncFIFOBuffered, 4 places", reach=20)
+@proof("SyncFIFOBuffered, 4 places: the same", reach=20)
 def sync_fifo_buffered(bench):
     _fifo(bench, fifo.SyncFIFOBuffered, 4, 1)
-
-
-@proof("SyncFIFOBuffered, 8 places", reach=20)
-def sync_fifo_buffered_8(bench):
-    _fifo(bench, fifo.SyncFIFOBuffered, 8, 1)

@@ -8,6 +8,7 @@ from macaw_hw.isa import FORMATS, Fault, FaultUnit, Field, Format, Opcode, Queue
 
 from .bench import proof
 from .fifos import follow
+from .loads import shallow
 
 __all__ = ["instruction_queue", "instruction_queue_index", "instruction_queue_progress",
            "sequencer_dispatch"]
@@ -17,9 +18,9 @@ _NARROW = Format(Opcode.LOAD, "", "", (Field("payload", unsigned(1), ""),))
 """An instruction with one bit beside its header: queues do not look at the rest."""
 
 
-def _queue(bench):
+def _queue(bench, config=_CONFIG):
     m = bench.m
-    unit = sequencer.InstructionQueue(config=_CONFIG, format=_NARROW)
+    unit = sequencer.InstructionQueue(config=config, format=_NARROW)
     bench.add("queue", unit, "i", "permit", "unit.done")
     bench.offer(unit.i.valid, unit.i.ready, unit.i.payload)
     instruction = unit.unit.instruction
@@ -51,11 +52,12 @@ def instruction_queue(bench):
     bench.check("empty exactly if nothing waits or is in the unit", unit.empty == ((inside == 0) & (flying == 0)))
 
 
-@proof("InstructionQueue: the index reported is that of the oldest instruction that is not done", reach=16)
+@proof("InstructionQueue of 2, and 2 in the unit: the index reported is that of the oldest instruction that is not "
+       "done", reach=16)
 def instruction_queue_index(bench):
-    unit, instruction, flying = _queue(bench)
-    follow(bench, "indices", unit.i.valid & unit.i.ready, unit.i.p.index[:2], unit.unit.done, unit.index[:2],
-           _CONFIG.queue_depth + sequencer.IN_FLIGHT)
+    with shallow(sequencer, IN_FLIGHT=2):
+        unit, _, _ = _queue(bench, Config(size=4, address_width=20, queue_depth=2))
+    follow(bench, "indices", unit.i.valid & unit.i.ready, unit.i.p.index[0], unit.unit.done, unit.index[0], 4)
 
 
 @proof("InstructionQueue: a head whose tokens are there is issued within 4 cycles of a unit with room", reach=16)
