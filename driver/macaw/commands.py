@@ -149,7 +149,8 @@ def trace(*, work, config, latency, output):
     workload = WORKLOADS[work]
     print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...", flush=True)
     with TracedDevice(HARDWARE[config], dram_bytes=workload.memory, read_latency=latency) as device:
-        workload.prepare(device)()
+        run = workload.prepare(device)
+        run()
         recording = device.recording
     write_atomically(output / "trace.json", chrome(recording))
     utilization = workload.macs / (recording.cycles * recording.config.peak_macs)

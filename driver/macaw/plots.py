@@ -90,7 +90,8 @@ def timeline(recording, title):
         work = sum(states[name].sum() for name in kinds) / recording.cycles
         axes.set_ylabel(f"{queue.name.lower()}\n{work:.0%}", rotation=0, ha="right", va="center")
         axes.set(xlim=(0, recording.cycles), ylim=(0, 100), yticks=[])
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+        if kinds:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     rows[-1].set_xlabel("Cycles since the doorbell")
     figure.legend([_patch(color) for color in NO_WORK.values()], _NO_WORK_LABELS, loc="outside lower center", ncols=4,
                   frameon=False, fontsize=8)
