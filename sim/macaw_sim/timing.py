@@ -5,10 +5,13 @@ kept with the counts, so that they stay the same when the fuzzer changes.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from macaw_hw import isa
 from macaw_hw.config import CONFIGS, Config
+from macaw_hw.isa import Fault, Opcode, Queue
 
 from .fuzz.case import DATA, DATA_BYTES, Case, Mismatch, counters, image_bytes, instructions, run
 from .fuzz.generator import Generator
@@ -22,6 +25,8 @@ _MEMORIES: tuple[dict, ...] = ({"read_latency": 2, "write_latency": 2}, {}, {"re
 _SEED = 5
 _LENGTH = 28
 _PROGRAMS = {"n4": 30, "n16": 10}
+_WATCHDOGS = (100, 341, 682, 1365, 2730, 5461, 10922, 21845)
+"""Numbers of cycles after which a program that waits for ever is stopped."""
 
 
 class _Plain(Generator):
@@ -50,7 +55,8 @@ def draw(config: Config, number: int) -> list[bytes]:
 
 
 def measure(config: Config, programs: list[bytes], verilog: str | None = None) -> list[list[dict[str, int]]]:
-    """The counters of each program for each of three memories. `Mismatch` for a fault."""
+    """The counters of each program for each of three memories, then of one that waits for a token that never comes,
+    with several watchdogs. `Mismatch` for another end than these have."""
     found: list[list[dict[str, int]]] = []
     content = memory(config)
     for options in _MEMORIES:
@@ -65,7 +71,22 @@ def measure(config: Config, programs: list[bytes], verilog: str | None = None) -
             found.append(row)
         finally:
             device.close()
-    return found
+    return [*found, _watchdogs(config, content, verilog)]
+
+
+def _watchdogs(config, content, verilog):
+    device = VerilatorBackend(config, dram_bytes=content.size, seed=_SEED, verilog=verilog, **_MEMORIES[0])
+    waiting = Case(b"", content, 0).with_program(isa.encode(Opcode.LOAD, run=1, address=DATA, wait=1 << Queue.STORE))
+    try:
+        row = []
+        for cycles in _WATCHDOGS:
+            registers = run(device, replace(waiting, watchdog=cycles), max_cycles=200_000)
+            if registers["fault_code"] != Fault.WATCHDOG:
+                raise Mismatch(f"the watchdog of {cycles} cycles: {registers}")
+            row.append(counters(device))
+        return row
+    finally:
+        device.close()
 
 
 def load(config: Config) -> tuple[list[bytes], list[list[dict[str, int]]]]:
@@ -88,12 +109,13 @@ def save(config: Config, programs: list[bytes], measured: list[list[dict[str, in
 def check(config: Config, verilog: str | None = None) -> None:
     """Measure again: `Mismatch` names the first program and the counters that are not as recorded."""
     programs, expected = load(config)
-    for options, before, now in zip(_MEMORIES, expected, measure(config, programs, verilog), strict=True):
+    places = (*(f"with memory {options}" for options in _MEMORIES), "with a watchdog")
+    for place, before, now in zip(places, expected, measure(config, programs, verilog), strict=True):
         for number, (old, new) in enumerate(zip(before, now, strict=True)):
             different = [f"{name} {new[name]} instead of {old[name]}" for name in old if new[name] != old[name]]
             if different:
-                raise Mismatch(f"program {number} with memory {options}: {', '.join(different)}; if the change is "
-                               "meant, record it: python -m macaw_sim.timing")
+                raise Mismatch(f"program {number} {place}: {', '.join(different)}; if the change is meant, record it: "
+                               "python -m macaw_sim.timing")
 
 
 def _name(config):

@@ -21,7 +21,7 @@ from .netlist import Netlist
 __all__ = ["STAGES", "Campaign", "Verdict"]
 
 FAST = {"read_latency": 5, "write_latency": 5, "stalls": 0.1}
-STAGES = ("programs", "timing", "disturbed", "directed", "proof", "more programs", "training")
+STAGES = ("programs", "timing", "disturbed", "proof", "directed", "more programs", "training")
 """In this order; ``proof`` looks for mutations that change nothing."""
 _BITWISE = ("bit", "reserved", "high", "field", "window_edge", "local")
 _BATCH, _SECONDS = 8, 6
