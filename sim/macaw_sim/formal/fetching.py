@@ -38,7 +38,8 @@ def _fetch(bench, ahead=_AHEAD, everywhere=False, **bus):
     return unit, base, limit, started, outstanding
 
 
-@proof("Fetch: AXI4 rules; every instruction read is whole and inside the window, each address once, in order")
+@proof("Fetch: AXI4 rules; every instruction read is whole and inside the window, each address once, in order",
+       limit=40)
 def fetch_bus(bench):
     unit, base, limit, started, outstanding = _fetch(bench, count=False)
     axi, past = unit.axi, bench.past
