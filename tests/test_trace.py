@@ -26,7 +26,8 @@ def traced():
         take, run = device.backend.take_events, device.run
         device.backend.take_events = lambda: logs.append(take()) or logs[-1]
         device.run = lambda program, *options: logs.append(program) or run(program, *options)
-        counters = WORK.prepare(device)()
+        step = WORK.prepare(device)
+        counters = step()
         program = [entry for entry in logs if not isinstance(entry, tuple)][-1]
         return device.recording, counters, program, logs[-1]
 
