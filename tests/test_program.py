@@ -199,10 +199,14 @@ def test_cache_loads_spills_and_reloads():
     place = tiles.create(panels[1])
     assert len(program) == 3                                        # created, not loaded
     tiles.get(panels[0])
-    tiles.get(panels[2])                                            # evicts panel 1, which is dirty
+    assert tiles.get(panels[2]) == 0                                # evicts panel 0, which need not be stored
+    assert not tiles.resident(panels[0]) and tiles.resident(panels[1])
+    with tiles.use(panels[2]):
+        tiles.get(panels[0])                                        # evicts panel 1, which is dirty
     kinds = [(isa.Opcode(f["opcode"]), f["address"], f["local"]) for f in fields_of(program)]
-    assert kinds[3] == (isa.Opcode.STORE, 5096, place)
-    assert kinds[4][:2] == (isa.Opcode.LOAD, 6096)
+    assert kinds[3] == (isa.Opcode.LOAD, 6096, 0)
+    assert kinds[4] == (isa.Opcode.STORE, 5096, place)
+    assert [kind for kind, *_ in kinds[5:]] == 3 * [isa.Opcode.LOAD]
     assert not tiles.resident(panels[1]) and tiles.resident(panels[0])
 
 
