@@ -11,6 +11,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from macaw_hw.config import named_config
 from macaw_sim import tools
+from macaw_sim.fuzz import campaign
+from macaw_sim.fuzz.case import image_bytes
+from macaw_sim.verilator.backend import VerilatorBackend
 from macaw_sim.verilator.build import cached_verilog
 from macaw_sim.verilator.lanes import merge_lanes
 
@@ -53,14 +56,14 @@ int main() {
 class _Inner(wiring.Component):
     """A register and a comparison; ``o`` is combinational."""
 
-    x: In(8)
+    i: In(8)
     limit: In(8)
     o: Out(8)
 
     def elaborate(self, platform):
         m = Module()
         held = Signal(8)
-        m.d.sync += held.eq(self.x)
+        m.d.sync += held.eq(self.i)
         m.d.comb += self.o.eq(Mux(held > self.limit, self.limit, held))
         return m
 
@@ -75,7 +78,7 @@ class _Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.inner = inner = _Inner()
-        m.d.comb += [inner.x.eq(self.x), inner.limit.eq(200)]
+        m.d.comb += [inner.i.eq(self.x), inner.limit.eq(200)]
         total = Signal(self._width, init=5)
         with m.Switch(self.op):
             with m.Case(0):
@@ -156,3 +159,10 @@ def test_merged_lanes_compute_the_same(tmp_path):
     different, noticed, seen = result.split()
     assert int(different) == 0 and int(noticed) > 0
     assert seen == "ffffffff"
+
+
+def test_random_programs(monkeypatch, seed):
+    """Merged lanes and emulator; elsewhere, random programs run on the Verilog as it is."""
+    monkeypatch.setattr(campaign, "device", lambda config, seed, options, verilog: VerilatorBackend(
+        config, dram_bytes=image_bytes(config), seed=seed, **options))
+    campaign.legal(named_config("n4"), programs=60, seed=seed)

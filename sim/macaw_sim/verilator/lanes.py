@@ -201,7 +201,8 @@ class _Merged:
         """What is equal for all lanes, as it was."""
         for logic in self.module.logic:
             if not logic.writes & self.lanes:
-                yield f"  always_comb begin\n{logic.text}\n  end"
+                yield (f"  always_comb begin\n{logic.text}\n  end" if logic.process
+                       else f"  assign {logic.text}")
         for signal, value in self.module.registers:
             if signal not in self.lanes:
                 yield f"  always @(posedge clk)\n    {signal} <= {value};"
@@ -213,25 +214,25 @@ class _Merged:
             code.add(logic, partial=len(self.drivers[min(logic.writes)]) > 1)
         stores, after, arrays = [], [], []
         for signal in signals:
-            stores.append(f"{signal} [i] = {code.value(signal)};")
+            stores.append(f"{signal} [lane__i] = {code.value(signal)};")
         for signal, value in registers.items():
             width = self.module.signals[signal].width
             following = code.new(width, code.translate(value))
             if signal in self.visible:
                 arrays.append(f"[{container(width) - 1}:0] next_{following} [0:{self.count - 1}]")
-                stores.append(f"next_{following}[i] = {following}[{width - 1}:0];")
+                stores.append(f"next_{following}[lane__i] = {following}[{width - 1}:0];")
                 after.append(f"{signal} <= next_{following};")
             else:
-                stores.append(f"{signal} [i] = {following}[{width - 1}:0];")
+                stores.append(f"{signal} [lane__i] = {following}[{width - 1}:0];")
         return "\n".join([
             f"  {head} begin : \\{'step' if registers else 'show'} ",
             *(f"    reg {array};" for array in arrays),
-            "    automatic reg [31:0] i;",
+            "    automatic reg [31:0] lane__i;",
             *(f"    automatic reg [{container(width) - 1}:0] {name};"
               for name, width in code.variables.items()),
             *(f"    {name} = 0;" for name in code.variables),
             "    /*verilator unroll_disable*/",
-            f"    for (i = 32'd0; i < 32'd{self.count}; i = i + 32'd1) begin",
+            f"    for (lane__i = 0; lane__i < 32'd{self.count}; lane__i = lane__i + 32'd1) begin",
             *(f"      {line}" for line in (*code.loads, *code.lines, *stores)),
             "    end",
             *(f"    {line}" for line in after), "  end"])

@@ -26,7 +26,7 @@ class Code:
 
     def new(self, width, expression=None):
         """A temporary, with the value of an expression."""
-        name = f"v{len(self.variables)}"
+        name = f"lane__{len(self.variables)}"
         self.variables[name] = width
         if expression is not None:
             self.lines.append(f"{name} = {expression};")
@@ -41,7 +41,7 @@ class Code:
         if signal not in self._local:
             width = self.signals[signal].width
             self.define(signal, self.new(width))
-            self.loads.append(f"{self._local[signal]} = {signal} [i][{width - 1}:0];")
+            self.loads.append(f"{self._local[signal]} = {signal} [lane__i][{width - 1}:0];")
         return self._local[signal]
 
     def value(self, signal):
