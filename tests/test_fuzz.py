@@ -12,8 +12,9 @@ from macaw_hw.registers import REGISTERS
 from macaw_sim.emulator.program import Program as Decoded
 from macaw_sim.emulator.synchronization import SynchronizationError
 from macaw_sim.fuzz import campaign, moments
-from macaw_sim.fuzz.case import Case, Local, Mismatch, image_bytes, instructions
+from macaw_sim.fuzz.case import DATA, Case, Local, Mismatch, image_bytes, instructions
 from macaw_sim.fuzz.coverage import Coverage, universe
+from macaw_sim.fuzz.fields import Fields
 from macaw_sim.fuzz.generator import Generator
 from macaw_sim.fuzz.illegal import KINDS, LONG
 from macaw_sim.fuzz.judge import Model, judge
@@ -157,6 +158,16 @@ def test_narrow_programs_touch_known_rows_only(seed):
                                  ("tile", (touched.tiles_read, touched.tiles_written))):
                 for place in {*places[0].tolist(), *places[1].tolist()}:
                     assert any(first <= place < beyond for first, beyond in generator.fields.regions[kind])
+
+
+def test_transfers_stay_within_the_data(rng):
+    """A LOAD of thousands of runs once went below the data and read the program, wherever that was."""
+    fields = Fields(N4, rng, wide=True)
+    for _ in range(20_000):
+        drawn = fields.draw(Opcode.LOAD)
+        if drawn:
+            low = sum(min(0, (drawn[f"count{i}"] - 1) * drawn[f"stride{i}"]) for i in range(isa.LOOPS))
+            assert DATA <= drawn["address"] + low
 
 
 def test_more_tokens_keep_the_order(rng, seed):

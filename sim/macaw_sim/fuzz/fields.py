@@ -195,6 +195,9 @@ class Fields:
         elif format == DataFormat.FLOAT32 and rng.random() < 0.7:
             address &= -4
             strides = [s & -4 for s in strides]
+            low = address + sum(min(0, (c - 1) * s) for c, s in zip(counts, strides, strict=True))
+            if low < DATA + part * quarter:
+                return None  # it would read the program
         return {"format": int(format), "pack": pack, "address": address, "local": local, "run": run,
                 **{f"count{i}": c for i, c in enumerate(counts)},
                 **{f"stride{i}": s for i, s in enumerate(strides)}}
