@@ -376,7 +376,10 @@ def _walk(fields, operand):
 
 
 def _outside(config, fields):
-    return any(not 0 <= row < config.vector_rows for operand in "abd" for row in _walk(fields, operand))
+    tiles = [fields["tile"] + i * fields["tile_inner"] + o * fields["tile_outer"]
+             for o in range(fields["outer"]) for i in range(-(-fields["inner"] // config.size))]
+    return (any(not 0 <= row < config.vector_rows for operand in "abd" for row in _walk(fields, operand))
+            or any(not 0 <= tile < config.tiles for tile in tiles))
 
 
 def _hazard(fields):

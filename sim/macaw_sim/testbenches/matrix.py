@@ -206,10 +206,11 @@ class Bench:
         reasons = [moves, dut.control__wait_memory.value, dut.control__wait_other.value]
         assert sum(map(bool, reasons)) == int(dut.control__busy.value)
 
-    async def run(self, program, limit=20_000):
+    async def run(self, program):
         """Feed a program as fast as the unit takes it; until it is done or a fault is reported."""
         dut, queue = self.dut, list(program)
-        faulted, limit = 0, self.cycle + limit
+        steps = sum((fields["rows"] + 2 * self.config.size) * fields["k_tiles"] for fields in program)
+        faulted, limit = 0, self.cycle + 20_000 + 2 * steps
         goal = len(self.done) + len(program)
         while len(self.done) < goal and faulted < 100:
             dut.control__instruction__valid.value = int(bool(queue))
