@@ -298,13 +298,14 @@ _CHANGES = {"window_edge": _window_edge, "bus_read": _bus, "bus_write": _bus, "n
 
 
 def overflow_case(generator: Generator, source: Queue, target: Queue, extra: int) -> Case:
-    """A queue posts ``TOKEN_LIMIT`` + ``extra`` tokens for another that takes none: TOKENS if ``extra`` > 0."""
+    """A queue posts ``TOKEN_LIMIT`` + ``extra`` tokens for another that takes none: TOKENS if ``extra`` > 0. If not,
+    a few instructions follow, while the count stays at its limit."""
     local = Local.of(generator.state)
     legal = replace(generator.case(1), local=local)
     local.put(generator.state)
-    one = _smallest(source, DATA + DATA_BYTES)
-    one[1]["post"] = 1 << target
-    content = encode([one]) * (TOKEN_LIMIT + extra)
+    format, fields = _smallest(source, legal.dram.size - 4)
+    posting, plain = encode([(format, fields | {"post": 1 << target})]), encode([(format, fields)])
+    content = posting * (TOKEN_LIMIT + extra) + plain * (0 if extra else 3)
     return replace(legal, address=0, window=None, dram=np.zeros_like(legal.dram)).with_program(content)
 
 
