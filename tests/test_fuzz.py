@@ -14,9 +14,10 @@ from macaw_sim.emulator.synchronization import SynchronizationError
 from macaw_sim.fuzz import campaign, moments
 from macaw_sim.fuzz.case import DATA, Case, Local, Mismatch, image_bytes, instructions
 from macaw_sim.fuzz.coverage import Coverage, universe
+from macaw_sim.fuzz.directed import LONG, far_copies
 from macaw_sim.fuzz.fields import Fields
 from macaw_sim.fuzz.generator import Generator
-from macaw_sim.fuzz.illegal import KINDS, LONG
+from macaw_sim.fuzz.illegal import KINDS
 from macaw_sim.fuzz.judge import Model, judge
 from macaw_sim.fuzz.shrink import shrink
 from macaw_sim.fuzz.tokens import add_tokens, synchronized, without
@@ -85,6 +86,20 @@ def test_fault_behind_thousands_of_instructions(seed):
     """All but the highest bits of the index in the report are 0 in one of them and 1 in another."""
     assert LONG[0][2] ^ LONG[1][2] == (1 << 15) - 1
     campaign.illegal(N4, programs=0, seed=seed, options=FAST, overflow=False, long=LONG[:2])
+
+
+def test_copies_in_a_large_memory(rng):
+    device = VerilatorBackend(N4, dram_bytes=64 << 20, read_latency=5, write_latency=5, merge=False)
+    far_copies(device, rng, 60)
+    device.close()
+
+
+def test_every_rule_of_the_instruction_set(seed):
+    """Every reserved bit, unknown code and count of zero; and counts with a single bit set, which break no rule."""
+    coverage = Coverage(N4)
+    campaign.illegal(N4, programs=0, seed=seed, options=FAST, overflow=False, rules=True, coverage=coverage)
+    assert coverage.hits["fault", "ILLEGAL_INSTRUCTION.SEQUENCER"] > 150
+    assert coverage.hits["length", "2-15"] > 60
 
 
 def test_many_tiles_of_one_row():

@@ -12,8 +12,9 @@ from ..tools import output_directory
 from ..verilator.backend import ProtocolError, VerilatorBackend
 from .case import Case, Local, Mismatch, compare, counters, image_bytes, listing
 from .coverage import Coverage
+from .directed import long_case, overflow_case, rule_cases
 from .generator import Generator, dump_case
-from .illegal import KINDS, illegal_case, long_case, overflow_case
+from .illegal import KINDS, illegal_case
 from .judge import Model, judge
 from .shrink import shrink
 
@@ -96,11 +97,13 @@ def legal(config: Config, *, programs: int, seed: int, options: dict | None = No
 
 
 def illegal(config: Config, *, programs: int, seed: int, options: dict | None = None, verilog: str | None = None,
-            kinds=KINDS, overflow: bool = True, long=(), coverage: Coverage | None = None, save: bool = True) -> None:
+            kinds=KINDS, overflow: bool = True, rules: bool = False, long=(),
+            coverage: Coverage | None = None, save: bool = True) -> None:
     """Judge ``programs`` programs that fault, each followed by a legal one on the same device.
 
     ``kinds`` are taken in turns; with ``overflow`` too many tokens from each queue to some other follow,
-    then the programs ``long`` as `illegal.LONG` has them.
+    with ``rules`` each single break of a rule of the instruction set, then the programs ``long`` as `directed.LONG` has
+    them.
     Other parameters and errors as for `legal`.
     """
     options = timing(seed) if options is None else options
@@ -119,6 +122,8 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
             target = Queue((source + int(generator.rng.integers(1, len(Queue)))) % len(Queue))
             cases = [overflow_case(generator, source, target, extra) for extra in (0, 1)]
             _judge_all(rtl, cases, ranges, config, seed, options, verilog, "tokens", save, coverage)
+        for what, case in rule_cases(generator) if rules else ():
+            _judge_all(rtl, (case,), ranges, config, seed, options, verilog, what, save, coverage)
         for queue, end, number in long:
             case = long_case(generator, queue, end, number)
             _judge_all(rtl, (case,), ranges, config, seed, options, verilog, f"{number} instructions", save, coverage)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from macaw_hw import isa
-from macaw_hw.isa import FORMATS, INSTRUCTION_BYTES, TOKEN_LIMIT, DataFormat, Opcode, Queue, VectorOp
+from macaw_hw.isa import FORMATS, INSTRUCTION_BYTES, DataFormat, Opcode, Queue, VectorOp
 
 from ..emulator.synchronization import SynchronizationError
 from .case import DATA, DATA_BYTES, Case, Local, instructions
@@ -12,7 +12,7 @@ from .generator import Generator
 from .judge import Model
 from .tokens import encode
 
-__all__ = ["KINDS", "LONG", "MAX_WORK", "illegal_case", "long_case", "overflow_case", "work"]
+__all__ = ["KINDS", "MAX_WORK", "illegal_case", "smallest", "work"]
 
 KINDS = ("bit", "field", "reserved", "zero_count", "own_token", "bad_code", "local", "window", "window_edge",
          "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond",
@@ -231,14 +231,14 @@ def _deadlock_depth(generator, case, kind):
     rng, config = generator.rng, generator.config
     first, second = (int(queue) for queue in rng.permutation(len(Queue))[:2])
     fills = config.queue_depth + int(rng.integers(2))
-    body = [_smallest(first, DATA) for _ in range(fills)]
+    body = [smallest(first, DATA) for _ in range(fills)]
     body[0][1]["wait"] = 1 << second
-    poster = _smallest(second, DATA + DATA_BYTES // 2)
+    poster = smallest(second, DATA + DATA_BYTES // 2)
     poster[1]["post"] = 1 << first
     return replace(case.with_program(encode([*body, poster])), watchdog=2_000)
 
 
-def _smallest(queue, address):
+def smallest(queue, address):
     """An instruction of a queue that does little; each queue uses places of its own."""
     fields = {Queue.LOAD: {"address": address, "local": 0, "run": 1},
               Queue.MATRIX: {"rows": 1, "k_tiles": 1, "y": 1}, Queue.STORE: {"address": address, "local": 2, "run": 1},
@@ -276,10 +276,12 @@ def _beyond(generator, case, kind):
 
 
 def _high(generator, case, kind):
-    """An address, of data or of the program, that differs by one high bit from one where memory is. The window ends
-    there or one byte before, or is everything."""
+    """An address, of data or of the program, that differs by one or several high bits from one where memory is. The
+    window ends there or one byte before, or is everything."""
     rng, width = generator.rng, generator.config.address_width
-    offset = 1 << int(rng.integers((case.dram.size - 1).bit_length(), width))
+    lowest = (case.dram.size - 1).bit_length()
+    offset = (1 << int(rng.integers(lowest, width)) if rng.random() < 0.5
+              else int(rng.integers(1, 1 << width - lowest)) << lowest)
     inside = int(rng.integers(2))
     found = list(_transfers(generator, case))
     if rng.random() < 0.3 or not found:
@@ -295,41 +297,3 @@ def _high(generator, case, kind):
 _CHANGES = {"window_edge": _window_edge, "bus_read": _bus, "bus_write": _bus, "non_finite": _non_finite,
             "deadlock": _deadlock, "deadlock_depth": _deadlock_depth, "fetch_window": _fetch_window,
             "fetch_error": _fetch_error, "beyond": _beyond, "high": _high}
-
-
-def overflow_case(generator: Generator, source: Queue, target: Queue, extra: int) -> Case:
-    """A queue posts ``TOKEN_LIMIT`` + ``extra`` tokens for another that takes none: TOKENS if ``extra`` > 0. If not,
-    a few instructions follow, while the count stays at its limit."""
-    local = Local.of(generator.state)
-    legal = replace(generator.case(1), local=local)
-    local.put(generator.state)
-    format, fields = _smallest(source, legal.dram.size - 4)
-    posting, plain = encode([(format, fields | {"post": 1 << target})]), encode([(format, fields)])
-    content = posting * (TOKEN_LIMIT + extra) + plain * (0 if extra else 3)
-    return replace(legal, address=0, window=None, dram=np.zeros_like(legal.dram)).with_program(content)
-
-
-LONG = ((Queue.LOAD, "local", 0x5555), (Queue.MATRIX, "local", 0x2AAA), (Queue.VECTOR, "local", 0x5555),
-        (Queue.STORE, "local", 0x2AAA), (Queue.LOAD, "wait", 0x2AAA), (Queue.MATRIX, "wait", 0x5555),
-        (Queue.VECTOR, "illegal", 0x2AAA), (Queue.STORE, "illegal", 0x5555))
-"""Queue, end and number of instructions of the programs of `long_case` that fit into 1 MiB."""
-
-
-def long_case(generator: Generator, queue: Queue, end: str, number: int) -> Case:
-    """``number`` small instructions of a queue, and one behind them that faults: the report names a high index.
-
-    ``end`` is what the last one does: ``local`` leaves the local memory, ``wait`` is for a token that never comes,
-    ``illegal`` is no instruction.
-    """
-    local, size = Local.of(generator.state), generator.state.dram.size
-    format, fields = _smallest(queue, size - 4)
-    last = dict(fields)
-    if end == "local":
-        last[{Queue.MATRIX: "y", Queue.VECTOR: "d"}.get(queue, "local")] = (1 << 16) - 1
-    elif end == "wait":
-        last["wait"] = 1 << (queue + 1) % len(Queue)
-    wrong = bytes(INSTRUCTION_BYTES) if end == "illegal" else encode([(format, last)])
-    program = encode([(format, fields)]) * number + wrong
-    if len(program) > size - 4:
-        raise ValueError(f"{number} instructions do not fit into {size} bytes of memory")
-    return Case(b"", np.zeros(size, np.uint8), watchdog=2_000, local=local).with_program(program)

@@ -12,8 +12,9 @@ from macaw_hw.config import Config
 from .. import timing
 from ..fuzz import accesses, moments
 from ..fuzz import campaign as fuzz
-from ..fuzz.illegal import LONG
+from ..fuzz.directed import LONG, far_copies
 from ..tools import locked
+from ..verilator.backend import VerilatorBackend
 from . import equivalence
 from .device import CAUGHT, Mutant, choose, record, replay
 from .netlist import Netlist
@@ -23,7 +24,8 @@ __all__ = ["STAGES", "Campaign", "Verdict"]
 FAST = {"read_latency": 5, "write_latency": 5, "stalls": 0.1}
 STAGES = ("programs", "timing", "disturbed", "proof", "directed", "more programs", "training")
 """In this order; ``proof`` looks for mutations that change nothing."""
-_BITWISE = ("bit", "reserved", "high", "field", "window_edge", "local")
+_BITWISE = ("bit", "high", "field", "high", "window_edge", "high", "local", "high")
+_FAR = 64 << 20
 _BATCH, _SECONDS = 8, 6
 _SIZES, _SAMPLES = (23, 9, 5), 6
 
@@ -149,7 +151,7 @@ class Campaign:
 
     def _directed(self):
         """Kinds of faults that tell single bits apart; tokens and instructions by the thousand."""
-        return self._recorded(fuzz.timing(self.seed + 1), legal=20, illegal=120, kinds=_BITWISE, overflow=12, long=LONG)
+        return self._recorded(FAST, legal=10, illegal=160, kinds=_BITWISE, overflow=12, long=LONG)
 
     def _disturbed(self):
         def check(number, verdict):
@@ -158,6 +160,11 @@ class Campaign:
                 accesses.idle(device, np.random.default_rng(self.seed), 2000)
             finally:
                 device.close()
+            far = VerilatorBackend(self.config, dram_bytes=_FAR, verilog=self.netlist.verilog)
+            try:
+                far_copies(far, np.random.default_rng(self.seed), 60)
+            finally:
+                far.close()
             moments.campaign(self.config, runs=60, seed=self.seed, options=FAST, verilog=self.netlist.verilog)
         return check
 

@@ -10,8 +10,9 @@ from macaw_hw.isa import Fault, Queue
 
 from ..backend import BusError
 from ..fuzz.case import Case, Local, Mismatch, counters, image_bytes, read, settle, start
+from ..fuzz.directed import long_case, overflow_case, rule_cases
 from ..fuzz.generator import Generator, dump_case, fill_case
-from ..fuzz.illegal import KINDS, illegal_case, long_case, overflow_case
+from ..fuzz.illegal import KINDS, illegal_case
 from ..fuzz.judge import Model, conclude
 from ..verilator import backend
 from ..verilator.backend import ProtocolError, VerilatorBackend
@@ -103,7 +104,7 @@ def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, ove
     overflow : int
         Pairs of queues, from the ``seed``-th on, that post as many tokens as fit, and one more.
     long : sequence
-        Programs as `fuzz.illegal.LONG` has them.
+        Programs as `fuzz.directed.LONG` has them, and all of `fuzz.directed.rule_cases`.
     seed : int
     """
     steps: list[Step] = []
@@ -122,8 +123,9 @@ def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, ove
         if number % 5 == 4 or number == legal - 1:
             run(f"local memories after legal program {number}", dump)
     for name, before, case, races, after in _faulting(device.config, illegal, kinds, overflow, long, seed):
-        run(f"memories before {name}", before)
-        if run(name, case, races):
+        if before is not None:
+            run(f"memories before {name}", before)
+        if run(name, case, races) and after is not None:
             run(f"local memories after {name}", after)
     return steps
 
@@ -149,6 +151,8 @@ def _faulting(config, illegal, kinds, overflow, long, seed):
         for extra in (0, 1):
             case = overflow_case(generator, source, target, extra)
             yield drawn(f"tokens {source.name}-{target.name} {extra}", case, case.local, True)
+    for what, case in rule_cases(generator) if long else ():
+        yield what, None, case, True, None
     for queue, end, number in long:
         case = long_case(generator, queue, end, number)
         yield drawn(f"{number} instructions of {queue.name}, {end}", case, case.local, True)
