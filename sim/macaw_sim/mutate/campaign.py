@@ -26,7 +26,7 @@ STAGES = ("programs", "timing", "disturbed", "proof", "directed", "more programs
 """In this order; ``proof`` looks for mutations that change nothing."""
 _BITWISE = ("bit", "high", "field", "high", "window_edge", "high", "local", "high")
 _FAR = 64 << 20
-_BATCH, _SECONDS = 8, 6
+_BATCH, _SECONDS = 2, 6
 _SIZES, _SAMPLES = (23, 9, 5), 6
 
 

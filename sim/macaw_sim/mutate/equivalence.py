@@ -8,6 +8,7 @@ only their behaviour rules out is not found to be equivalent.
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from .netlist import Mutation, run_yosys
@@ -76,6 +77,8 @@ aigmap
 opt_clean
 write_aiger -zinit {number}.aig
 """
+_MERGING = 40
+"""Seconds."""
 _GATE = ".model netlist\n.inputs ys__n0 ys__n1\n.outputs ys__n2\n.names ys__n0 ys__n1 ys__n2\n11 1\n.end\n"
 
 
@@ -113,22 +116,31 @@ def prove(prepared: Path, questions: Iterable[tuple[Mutation, str]], folder: Pat
         script.append(_GRAPH.format(context=context, gold=gold, gate=gate, command=mutation.command,
                                     number=mutation.number))
     run_yosys(folder, "graphs", "".join(script))
-    _abc(folder, [f"&read,{m.number}.aig;&put;scorr;write_aiger,{m.number}.left;pdr,-T,{limit};"
-                  f"write_status,{m.number}.status" for m, _ in questions])
+    for mutation, _ in questions:
+        _merge_and_prove(folder, mutation.number, limit)
     # What has no registers any more is for another engine.
-    combinational = [m.number for m, _ in questions if not _registers(folder / f"{m.number}.left")]
+    combinational = [m.number for m, _ in questions if _registers(folder / f"{m.number}.left") == 0]
     _abc(folder, [f"&read,{number}.left;&put;iprove;write_status,{number}.status" for number in combinational])
     return {mutation.number: _verdict(folder / f"{mutation.number}.status") for mutation, _ in questions}
 
 
-def _abc(folder, steps):
+def _merge_and_prove(folder, number, limit):
+    # The engine that merges knows no limit.
+    with suppress(TimeoutError):
+        _abc(folder, [f"&read,{number}.aig;&put;scorr;write_aiger,{number}.left;pdr,-T,{limit};"
+                      f"write_status,{number}.status"], timeout=_MERGING + limit)
+
+
+def _abc(folder, steps, timeout=None):
     if steps:
         steps = [*steps, "read_blif,gate.blif;strash;map"]
         run_yosys(folder, "prove", "design -reset\nread_verilog gate.v\nproc\nsimplemap\n"
-                  f"abc -script +{';'.join(steps)}\n")
+                  f"abc -script +{';'.join(steps)}\n", timeout)
 
 
 def _registers(path):
+    if not path.exists():
+        return None
     with path.open("rb") as file:
         return int(file.readline().split()[3])
 

