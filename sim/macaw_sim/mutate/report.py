@@ -30,7 +30,7 @@ def table(mutations: tuple[Mutation, ...], verdicts: dict[int, Verdict]) -> str:
                        for number, (text, width) in enumerate(zip(row, widths, strict=True)))
              for row in [heads, *rows]]
     caught, possible = score(mutations, verdicts)
-    lines.append(f"\ncaught: {caught} of {possible} that are not equivalent"
+    lines.append(f"\ncaught: {caught} of {possible} that are not shown to be equivalent"
                  + (f" ({100 * caught / possible:.1f} %)" if possible else ""))
     for mutation in mutations:
         verdict = verdicts[mutation.number]
