@@ -21,8 +21,9 @@ from macaw_hw.config import CONFIGS, Config, named_config
 from macaw_hw.memory_init import fold_memory_init
 
 from .fuzz import campaign, moments
+from .tools import ToolError
 from .verilator import backend as simulation
-from .verilator.build import build_library
+from .verilator.build import BuildError, build_library
 
 __all__ = ["Point", "collect", "instrumented", "report"]
 
@@ -175,8 +176,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help=f"of the first {_SEEDS} programs; the next have the next")
     parser.add_argument("--count", type=int, default=400, help="legal programs; half as many of the other kinds")
     arguments = parser.parse_args()
-    points = collect(named_config(arguments.config), legal=arguments.count, illegal=arguments.count // 2,
-                     disturbed=arguments.count // 2, seed=arguments.seed, say=lambda text: print(text, flush=True))
+    if arguments.count < 1:
+        parser.error(f"--count must be at least 1, not {arguments.count}")
+    try:
+        points = collect(named_config(arguments.config), legal=arguments.count, illegal=arguments.count // 2,
+                         disturbed=arguments.count // 2, seed=arguments.seed, say=lambda text: print(text, flush=True))
+    except (ToolError, BuildError) as error:
+        print(f"macaw: error: {error}", file=sys.stderr)
+        return 1
     print(report(points))
     return int(sum(count > 0 for count in points.values()) < _GOAL * len(points))
 

@@ -142,7 +142,6 @@ class Weights:
     job : Job
     todo : list of Chunk
         All chunks in their order.
-
     """
 
     def __init__(self, job, todo):

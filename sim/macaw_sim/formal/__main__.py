@@ -16,6 +16,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument("--no-mutants", action="store_true", help="do not show that the proofs can fail")
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {arguments.jobs}")
     names = [name for name in PROOFS
              if arguments.only is None or any(part in name for part in arguments.only)]
     if not names:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from macaw_hw.config import CONFIGS, named_config
 
+from ..tools import ToolError
+from ..verilator.build import BuildError
 from . import beats, campaign, moments
 from .case import Case, listing
 from .coverage import Coverage
@@ -25,8 +27,20 @@ def main() -> int:
     parser.add_argument("--beats", type=int, help="runs with an error in each beat in turn (default: COUNT / 4)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="repeat a saved failure")
     arguments = parser.parse_args()
-    if arguments.replay:
-        return _replay(arguments.replay)
+    for name in ("count", "illegal", "moments", "beats"):
+        value = getattr(arguments, name)
+        if value is not None and value < 0:
+            parser.error(f"--{name} must be at least 0, not {value}")
+    if arguments.replay and not arguments.replay.is_file():
+        parser.error(f"there is no file {arguments.replay}; failures are saved under build/fuzz")
+    try:
+        return _replay(arguments.replay) if arguments.replay else _campaigns(arguments)
+    except (ToolError, BuildError) as error:
+        print(f"macaw: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _campaigns(arguments):
     config = named_config(arguments.config)
     coverage, begun = Coverage(config), time.monotonic()
     quarter = arguments.count // 4
