@@ -80,11 +80,9 @@ aigmap
 opt_clean
 write_aiger -zinit {number}.aig
 """
-_UNITS = ("activation", "control", "fetch", "load", "matrix", "read_arbiter", "sequencer", "store", "tile_memory",
-          "vector_memory")
-_VALUES = {"activation": ("decoder", "lane?", "shuffle", "quantizer.lane?", "quantizer.maximum"),
-           "matrix": ("array", "accumulator")}
-"""Parts of a unit that compute, and do not decide what happens when."""
+_DECIDING = {"activation": ("operands*", "results", "tile", "quantizer", "quantizer.tiles"),
+             "matrix": ("delay", "loader", "streamer")}
+"""Parts of a unit that decide what happens when; the others compute."""
 _NEIGHBOURS = {"control": "fetch", "fetch": "control", "matrix": "tile_memory"}
 _MERGING = 40
 """Seconds."""
@@ -92,29 +90,36 @@ _GATE = ".model netlist\n.inputs ys__n0 ys__n1\n.outputs ys__n2\n.names ys__n0 y
 
 
 def contexts(module: str) -> list[str]:
-    """Where a mutation of a module may change nothing: in the module, in those that it is part of, in these but for the
-    parts that only compute, and in the accelerator but for most units.
+    """Where a mutation of a module may change nothing: in the module and in those that it is part of, in these without
+    others of their parts, and in the accelerator without most of its units.
 
-    ``macaw.a.b``, ``macaw.a``, ``macaw.a without c``, ``macaw without d e a.c``: what is left out is cut out like
-    memories, so it gives out anything.
+    ``macaw.a.b``, ``macaw.a``, ``macaw.a only b``, ``macaw only a.b c``: the other parts are cut out like memories, so
+    they give out anything.
     """
     parts = module.split(".")
     around = [".".join(parts[:count]) for count in range(len(parts), 1, -1)]
-    unit = parts[1] if len(parts) > 1 else ""
-    values = [name for name in _VALUES.get(unit, ()) if not fnmatch(".".join(parts[2:]), f"{name}*")]
-    if values:
-        around.append(" ".join((f"macaw.{unit}", "without", *values)))
-    if unit in ("", *_NEIGHBOURS):
-        others = [other for other in _UNITS if other not in (unit, _NEIGHBOURS.get(unit))]
-        around.append(" ".join(("macaw", "without", *others, *(f"{unit}.{name}" for name in values))))
-    return around
+    unit, inside = (parts[1] if len(parts) > 1 else ""), ".".join(parts[2:])
+    deciding = _DECIDING.get(unit, ())
+    if not unit or deciding and inside and not any(fnmatch(inside, name) for name in deciding):
+        return around or ["macaw only"]
+    # The whole unit comes last where it is large.
+    whole = [around.pop()] if deciding else []
+    if deciding and inside:
+        around.append(f"macaw.{unit} only {parts[2]}*")
+    if deciding:
+        around.append(f"macaw.{unit} only {' '.join(deciding)}")
+    if unit in _NEIGHBOURS:
+        own = [f"{unit}.{name}" for name in deciding or "*"]
+        around.append(f"macaw only {unit} {' '.join(own)} {_NEIGHBOURS[unit]}*")
+    return around + whole
 
 
 def _parts(context, modules):
     """The top module of a context, and the modules that are cut out of it."""
-    top, _, names = context.partition(" without ")
-    return top, [module for module in modules
-                 if any(fnmatch(module.removeprefix(f"{top}."), name) for name in names.split())]
+    top, only, names = context.partition(" only")
+    inside = {module: module.removeprefix(f"{top}.") for module in modules if module.startswith(f"{top}.")}
+    return top, [module for module, name in inside.items()
+                 if only and not any(fnmatch(name, kept) for kept in names.split())]
 
 
 def prove(prepared: Path, questions: Iterable[tuple[Mutation, str]], folder: Path, *,
