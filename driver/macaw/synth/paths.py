@@ -5,13 +5,16 @@ and not ten thousand alike: the worst for each pair of modules. They come from t
 nextpnr writes as SDF (IEEE 1497), which are those of its own analysis.
 """
 
+import gzip
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 __all__ = ["Delays", "Group", "read_sdf", "slow_groups"]
 
 _CLOCKS = ("CLK", "WCK")
+_CARRY = "FCO"
 _PS = 1e-3
 _END_CELLS = 2      # of a carry chain, at each end
 
@@ -37,7 +40,7 @@ class Delays:
     def named(self) -> dict:
         """For each cell the one that says where it belongs: itself, but for the ends of a carry chain,
         which nextpnr adds, a cell of that chain."""
-        links = [(source, sink) for (source, port), sinks in self.wires.items() if port == "FCO"
+        links = [(source, sink) for (source, port), sinks in self.wires.items() if port == _CARRY
                  for (sink, _), _ in sinks]
         owners = {cell: None if cell.startswith("$nextpnr") else cell for cell in self.cells}
         for _ in range(_END_CELLS):
@@ -51,8 +54,8 @@ class Delays:
 class Group:
     """The slowest path from one module to another, and how many endpoints have one too slow.
 
-    ``delay`` in ns, from clock to clock; ``levels`` counts the LUTs, carries and multipliers on the
-    way; ``modules`` are those it goes through, in order.
+    ``delay`` in ns, from clock to clock; ``levels`` counts the LUTs, carry chains and multipliers on
+    the way; ``modules`` are those it goes through, in order, as far as names tell (`hierarchy`).
     """
     start_module: str
     end_module: str
@@ -70,10 +73,10 @@ class Group:
 
 
 def read_sdf(path: Path) -> Delays:
-    """Read what nextpnr wrote. Of each triple of delays the slowest counts."""
+    """Read what nextpnr wrote, compressed by `flow`. Of each triple of delays the slowest counts."""
     delays = Delays({}, defaultdict(list), defaultdict(list), {}, {})
     cell = kind = ""
-    with open(path) as file:
+    with gzip.open(path, "rt") as file:
         for line in file:
             word, _, rest = line.strip().replace("\\", "").partition(" ")
             if word == "(INTERCONNECT":
@@ -132,15 +135,14 @@ def slow_groups(delays: Delays, hierarchy, threshold: float) -> list[Group]:
                         arrivals[out][start] = at + logic, pin
     groups = []
     for (start, end), (total, pin, sink) in worst.items():
-        cells = [pin[0]]
+        pins = [pin]
         while (pin := arrivals[pin][start][1]) is not None:
-            cells.append(pin[0])
-        cells.reverse()
-        path = [hierarchy.group(cell) for cell in (*cells, sink[0])]
-        modules = tuple(now for before, now in zip([None, *path], path, strict=False)
-                        if now != before)
+            pins.append(pin)
+        cells = [cell for cell, _ in reversed(pins)]
+        modules = filter(None, map(hierarchy.group, (*cells, sink[0])))
         groups.append(Group(start, end, total, hierarchy.register(cells[0]),
-                            hierarchy.register(sink[0]), len(cells) - 1, modules,
+                            hierarchy.register(sink[0]), sum(port != _CARRY for _, port in pins) - 1,
+                            tuple(module for module, _ in groupby(modules)),
                             len(endpoints[start, end])))
     return sorted(groups, key=lambda group: -group.delay)
 
