@@ -229,6 +229,10 @@ class Cache:
         """Note that a resident panel is changed in place, and its home with it out of date."""
         self._entries[panel.name].dirty = True
 
+    def save(self, panel):
+        """Store a resident panel that is newer than its home; it can give way at no cost then."""
+        self._spill(self._entries[panel.name])
+
     def pin(self, panel):
         self._entries[panel.name].pins += 1
 

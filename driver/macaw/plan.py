@@ -130,6 +130,8 @@ class Plan:
     ----------
     network : macaw.nn.Sequential
     device : macaw.Device
+    training : int
+        Samples of the largest batch to train with; 0 for inference alone.
 
     Attributes
     ----------
@@ -140,7 +142,7 @@ class Plan:
         Stores what is newer on chip than in the float32 homes.
     """
 
-    def __init__(self, network, device):
+    def __init__(self, network, device, training=0):
         pairs, self.softmax = describe(network)
         self.device, self.config = device, device.config
         config, n = device.config, device.config.size
@@ -148,7 +150,14 @@ class Plan:
         most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 48),
                           math.isqrt(len(self.stationary) * config.tile_bank_tiles // 2)))
         sizes = [pairs[0][0].in_features, *(linear.out_features for linear, _ in pairs)]
-        boundaries = [Boundary.of(size, config, first=i == 0, most=most) for i, size in enumerate(sizes)]
+        tiles = [-(-size // n) for size in sizes]
+        streaming = training and not self._fit(tiles, training)
+        if streaming:
+            # Two groups of sums of 64 samples at a time; two panels of weights beside gradients and other tiles.
+            most = max(1, min(most, config.vector_rows // (4 * max(n, 64)),
+                              math.isqrt(len(self.stationary) * config.tile_bank_tiles // 8)))
+        boundaries = [Boundary.of(size, config, first=i == 0 and not streaming, most=most)
+                      for i, size in enumerate(sizes)]
         self._tensors = []
         self.layers = []
         for index, (linear, relu) in enumerate(pairs):
@@ -236,10 +245,14 @@ class Plan:
 
     def weights_fit(self, samples, training):
         """Whether all weights stay on chip, in training beside the gradients of a batch."""
-        batch_tiles = -(-samples // self.config.size)
-        gradients = sum(layer.y.tiles * batch_tiles for layer in self.layers) if training else 0
-        room = len(self.stationary) * self.config.tile_bank_tiles
-        return gradients + sum(panel.count for panel in self.weight_panels()) <= room
+        tiles = [self.layers[0].x.tiles, *(layer.y.tiles for layer in self.layers)]
+        return self._fit(tiles, samples if training else 0)
+
+    def _fit(self, tiles, training):
+        """:meth:`weights_fit` for a network with so many tiles of features at each boundary."""
+        batch_tiles = -(-training // self.config.size)
+        weights = sum(a * b for a, b in zip(tiles, tiles[1:], strict=False))
+        return weights + sum(tiles[1:]) * batch_tiles <= len(self.stationary) * self.config.tile_bank_tiles
 
     @property
     def streamed(self):

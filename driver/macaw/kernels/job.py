@@ -6,11 +6,12 @@ from ..memory import Panel
 from ..plan import NetworkError
 from .context import Batch, Context
 from .loss import Scratch
+from .outgoing import Outgoing
 
 __all__ = ["Activations", "Job", "Workspace"]
 
 
-_MOST_SAMPLES = 48
+_MOST_SAMPLES, _MOST_STREAMING = 48, 64
 _LAST_SAMPLES = 16
 
 
@@ -85,7 +86,6 @@ class Workspace:
             self.gradients = [plan.allocate("gradients", layer.y.tiles * config.row_bytes) for layer in plan.layers]
             self.losses = plan.allocate("losses", samples * config.row_bytes)
             self.dy_homes = [spill("dy", boundary, config.tile_bytes) for boundary in boundaries]
-            self.dx_homes = [spill("dx", boundary, config.tile_bytes) for boundary in boundaries]
             self.gradient_homes = [spill("gradient", boundary, n * config.row_bytes) for boundary in boundaries]
 
 
@@ -112,7 +112,11 @@ class Job(Context):
     ----------
     resident : bool
         The weights stay on chip, and their homes out of date.
+    streaming : bool
+        A training step whose weights come from memory: :mod:`macaw.kernels.streaming`.
     batches : list of Batch
+    outgoing : Outgoing or None
+        For ``streaming``.
     x : list of Activations
         Inputs of the layers.
     dy, dy_streamed : list of Activations
@@ -128,10 +132,12 @@ class Job(Context):
         self.softmax = training or plan.softmax
         self.left = left
         self.resident = plan.weights_fit(workspace.samples, training)
+        self.streaming = training and not self.resident
         if self.resident:
             for panel in plan.weight_panels():
                 self.tiles.reserve(panel, loaded=kept)
         self.batches = Batch.blocks(samples, self._block_tiles(), self.n)
+        self.outgoing = Outgoing(self) if self.streaming else None
         self._scratch = {}
         def activations(name, boundary, banks, home):
             return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)
@@ -142,7 +148,7 @@ class Job(Context):
             self.dy = [activations("dy", boundary, plan.stationary, home)
                        for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
             self.dy_streamed = [activations("ds", boundary, plan.streamed, home)
-                                for boundary, home in zip(boundaries[1:], workspace.dx_homes[1:], strict=True)]
+                                for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
 
     def scratch(self, batch):
         """The :class:`macaw.kernels.loss.Scratch` of one block."""
@@ -160,7 +166,8 @@ class Job(Context):
         n, config = self.n, self.config
         group = max(len(group) for layer in self.plan.layers for group in (*layer.x.groups, *layer.y.groups))
         streamed = len(self.plan.streamed) * config.tile_bank_tiles
-        most, last = max(1, min(_MOST_SAMPLES // n, streamed // (4 * group))), max(1, _LAST_SAMPLES // n)
+        most, last = _MOST_STREAMING if self.streaming else _MOST_SAMPLES, max(1, _LAST_SAMPLES // n)
+        most = max(1, min(most // n, streamed // (4 * group)))
         if self.thrift > 1:
             most = 1
         if self.softmax:
@@ -174,10 +181,10 @@ class Job(Context):
         total = -(-self.samples // n)
         if self.training and self.resident:     # blocks cost nothing then: the weights need not be loaded for each
             most = max(1, min(most, total // 2))
-        last = min(last, most, total)
+        last = 0 if self.streaming else min(last, most, total)
         rest = total - last
         parts = -(-rest // most)
-        return [rest // parts + (i < rest % parts) for i in range(parts)] + [last]
+        return [rest // parts + (i < rest % parts) for i in range(parts)] + [last] * bool(last)
 
     def gradient(self, layer, batch, group):
         """float32 gradients of the outputs of a layer's linear part, one group of features of one block. Until they are

@@ -15,6 +15,7 @@ from .context import Block, Context, alternate, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
 from .loss import cross_entropy, losses, offset_gradients, softmax, store_rows, targets
+from .streaming import finish_streaming, store_activation
 from .update import Prefetch, Weights, chunks, free_left, store_left, update_offsets, update_weights, weight_gradient
 
 _REST_OPERATIONS = 2
@@ -60,7 +61,8 @@ class _Network:
         if job.training:
             yield from cross_entropy(
                 job, batch, lambda gradient, emit: from_loss(job, layers[-1], batch, gradient, emit))
-            yield from self._back(batch)
+            if not job.streaming:
+                yield from self._back(batch)
             yield from self._later(offset_gradients(job, batch, self.gradients))
             yield from self._later(losses(job, batch))
         elif job.softmax:
@@ -98,7 +100,7 @@ class _Network:
         job = self.job
 
         def hidden(group, sums, tile):
-            return activate(job, layer, batch, group, sums, tile)
+            return (store_activation if job.streaming else activate)(job, layer, batch, group, sums, tile)
 
         def output(group, sums, tile):
             rows = sums.tile(tile - group.start)
@@ -185,6 +187,8 @@ def _training(job, rate):
     plan = job.plan
     network = _Network(job)
     network.run()
+    if job.streaming:
+        return job.program, finish_streaming(network, rate)
     *earlier, last = job.batches
     todo, started = chunks(job), {}
     weights = Weights(job, todo)
@@ -225,7 +229,8 @@ def _training(job, rate):
         """What the last block has put off, and the biases."""
         yield from network.background()
         network.offsets.drop()
-        yield update_offsets(job, network.offsets, network.gradients, rate)
+        groups = [(layer, group) for layer in plan.layers for group in layer.y.groups]
+        yield update_offsets(job, groups, network.offsets, network.gradients, rate)
 
     interleave(network.tail(last), spare=begin())
     alternate(finish(), rest(), _REST_OPERATIONS)

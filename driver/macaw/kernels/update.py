@@ -238,11 +238,12 @@ def update_weights(job, chunk, sums, weights, rate):
     job.free(sums)
 
 
-def update_offsets(job, offsets, gradients, rate):
-    """Emit the update of all biases and store them. Returns the estimated time."""
+def update_offsets(job, groups, offsets, gradients, rate):
+    """Emit the update of the biases of ``groups``, pairs (layer, group), and store them. Returns the estimated
+    time."""
     time = 0
-    for layer in job.plan.layers:
-        for group in layer.y.groups if layer.bias is not None else ():
+    for layer, group in groups:
+        if layer.bias is not None:
             home, gradient = offsets.panel(layer, group), gradients.panel(layer, group)
             with job.rows.use(home, gradient) as places:
                 rows, change = (Block(place, len(group)) for place in places)
