@@ -132,7 +132,7 @@ class Job(Context):
         self.softmax = training or plan.softmax
         self.left = left
         self.resident = plan.weights_fit(workspace.samples, training)
-        self.streaming = training and not self.resident
+        self.streaming = training and not plan.weights_fit(samples, training=False)
         if self.resident:
             for panel in plan.weight_panels():
                 self.tiles.reserve(panel, loaded=kept)
@@ -156,13 +156,23 @@ class Job(Context):
             self._scratch[batch.index] = Scratch(self, batch)
         return self._scratch[batch.index]
 
+    def last_use(self, batch, panel):
+        """Give up the place of a panel of weights that is not used again if this block is the last."""
+        if batch is self.batches[-1] and self.training and not self.resident and not self.streaming:
+            self.tiles.drop(panel)
+
+    def turn(self, layer, x_group):
+        """When the weight gradients of a group of inputs are computed: 1 for the first group of all."""
+        after = sum(len(other.x.groups) for other in self.plan.layers[layer.index + 1:])
+        return after + len(layer.x.groups) - layer.x.groups.index(x_group)
+
     def room_for_sums(self):
         """Free rows in the banks for sums."""
         return self.rows.allocator.available(self.sums)
 
     def _block_tiles(self):
-        """Tiles of each block of the batch. The last block is small: its softmax runs while the weight gradients of the
-        others fill the array. The others are large, but fit the banks."""
+        """Tiles of each block of the batch. Where there is a softmax, the last block is small: its softmax runs while
+        the weight gradients of the others fill the array, or alone. The others are large, but fit the banks."""
         n, config = self.n, self.config
         group = max(len(group) for layer in self.plan.layers for group in (*layer.x.groups, *layer.y.groups))
         streamed = len(self.plan.streamed) * config.tile_bank_tiles
@@ -181,7 +191,7 @@ class Job(Context):
         total = -(-self.samples // n)
         if self.training and self.resident:     # blocks cost nothing then: the weights need not be loaded for each
             most = max(1, min(most, total // 2))
-        last = 0 if self.streaming else min(last, most, total)
+        last = min(last, most, total) if self.softmax and not self.streaming else 0
         rest = total - last
         parts = -(-rest // most)
         return [rest // parts + (i < rest % parts) for i in range(parts)] + [last] * bool(last)
