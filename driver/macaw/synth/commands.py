@@ -31,8 +31,9 @@ def synth(config, device, frequency, seeds, output):
         report = measure(config, device, frequency or FREQUENCY, seeds, stages)
     write_atomically(output, json.dumps(report, indent=1) + "\n")
     _area(report)
+    _paths(report)
     if seeds:
-        _timing(report)
+        _speed(report)
     print(f"Wrote {shown(output)}.")
     if frequency and seeds and report["fmax_mhz"]["median"] < frequency:
         raise MacawError(f"the design reaches {report['fmax_mhz']['median']:.1f} MHz (median of "
@@ -52,22 +53,27 @@ def _area(report):
     print_table(table)
 
 
-def _timing(report):
-    fmax = report["fmax_mhz"]
+def _paths(report):
     paths = report["slow_paths"]
-    if paths[0]["mhz"] < report["target_mhz"]:
-        title = f"Slowest paths below {report['target_mhz']:g} MHz, by the modules they start and end in"
-    else:
-        title = "Critical path"
-    table = new_table(title, "MHz", "ns", "levels", "from", "to", "through", "endpoints")
+    target = f"{report['target_mhz']:g} MHz"
+    table = new_table(f"Slowest paths, by the modules they start and end in (target {target})", "MHz", "ns",
+                      "levels", "from", "to", "through", "endpoints")
     for path in paths[:_SHOWN_PATHS]:
-        between = [module for module in path["modules"]
-                   if module not in (path["start_module"], path["end_module"])]
+        between = dict.fromkeys(module for module in path["modules"]
+                                if module not in (path["start_module"], path["end_module"]))
         table.add_row(f"{path['mhz']:.1f}", f"{path['delay']:.1f}", str(path["levels"]), path["start"],
-                      path["end"], ", ".join(dict.fromkeys(between)), str(path["endpoints"]))
-    print_table(table)
+                      path["end"], ", ".join(between), str(path["endpoints"]))
+    if paths:
+        print_table(table)
     if len(paths) > _SHOWN_PATHS:
         print(f"{len(paths) - _SHOWN_PATHS} more such pairs of modules are in the JSON.")
+    if "wire_ns" in report:
+        print(f"Nothing is placed: paths are estimated with {report['wire_ns']} ns for each wire, and "
+              f"{'those above' if paths else 'none'} may miss {target}.")
+
+
+def _speed(report):
+    fmax = report["fmax_mhz"]
     print(f"Fmax {fmax['median']:.1f} MHz, median of {_seeds(len(fmax['seeds']))} "
           f"({', '.join(f'{value:.1f}' for value in fmax['seeds'])}); "
           f"{report['macs'] * fmax['median'] / 1e3:.2f} GMAC/s, "

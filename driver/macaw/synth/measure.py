@@ -12,15 +12,18 @@ from . import flow
 from .hierarchy import UNITS, Hierarchy, unit
 from .paths import read_sdf, slow_groups
 
-__all__ = ["CELLS", "FREQUENCY", "measure"]
+__all__ = ["CELLS", "FREQUENCY", "WIRE", "measure"]
 
 CELLS = {"LUTs": "TRELLIS_COMB", "flip-flops": "TRELLIS_FF", "multipliers": "MULT18X18D",
          "block RAM": "DP16KD"}
-"""What is counted, and what nextpnr calls it. A LUT is one with four inputs; the two of a carry and
-the four of a distributed memory of 16 x 4 bits are counted as such."""
+"""What is counted, and what nextpnr calls it. A LUT is one with four inputs; a carry of two bits
+takes two, and a distributed memory of 16 x 4 bits six: four for its data, two for its write port."""
 
 FREQUENCY = 100.0
 """Target in MHz, unless another is asked for. Paths that are too slow for it are listed."""
+
+WIRE = 1.1
+"""Time in ns that a wire takes on the long paths of a placed accelerator; for what is not placed."""
 
 
 def measure(name: str, device: str, frequency: float, seeds: int,
@@ -36,7 +39,8 @@ def measure(name: str, device: str, frequency: float, seeds: int,
     frequency : float
         What the tools aim at, in MHz.
     seeds : int
-        How many placements, with seeds from 1. With 0 nothing is placed: area only, at any size.
+        How many placements, with seeds from 1. With 0 nothing is placed, and the design need not fit:
+        cells, and slow paths as they would be if each wire took `WIRE`.
 
     Returns
     -------
@@ -71,6 +75,9 @@ def measure(name: str, device: str, frequency: float, seeds: int,
     if routes:
         report |= _timing(routes, hierarchy, frequency)
         report["gmacs_per_kilolut"] = config.peak_macs * report["fmax_mhz"]["median"] / luts
+    else:
+        estimate = read_sdf(packed.delays).with_wires(WIRE)
+        report |= {"wire_ns": WIRE, **_paths(estimate, hierarchy, frequency, frequency)}
     return report
 
 
@@ -105,6 +112,11 @@ def _timing(routes, hierarchy, frequency):
     fmax = [min(achieved for achieved, _ in routed.fmax.values()) for routed in routes]
     median = median_low(fmax)
     delays = read_sdf(routes[fmax.index(median)].delays)
-    groups = slow_groups(delays, hierarchy, 1e3 / max(frequency, median + 1))
-    return {"target_mhz": frequency, "fmax_mhz": {"seeds": fmax, "median": median},
+    return {"fmax_mhz": {"seeds": fmax, "median": median},
+            **_paths(delays, hierarchy, frequency, max(frequency, median + 1))}
+
+
+def _paths(delays, hierarchy, frequency, below):
+    groups = slow_groups(delays, hierarchy, 1e3 / below)
+    return {"target_mhz": frequency,
             "slow_paths": [asdict(group) | {"mhz": group.mhz} for group in groups]}

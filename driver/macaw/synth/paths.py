@@ -7,7 +7,7 @@ nextpnr writes as SDF (IEEE 1497), which are those of its own analysis.
 
 import gzip
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +15,7 @@ __all__ = ["Delays", "Group", "read_sdf", "slow_groups"]
 
 _CLOCKS = ("CLK", "WCK")
 _CARRY = "FCO"
+_INNER = ("FCO", "WDO", "WADO", "F1", "FXA", "FXB", "DI")    # pins that only a wire within a slice reaches
 _PS = 1e-3
 _END_CELLS = 2      # of a carry chain, at each end
 
@@ -48,6 +49,13 @@ class Delays:
                 owners[source] = owners[source] or owners[sink]
                 owners[sink] = owners[sink] or owners[source]
         return {cell: owner or cell for cell, owner in owners.items()}
+
+    def with_wires(self, time: float) -> "Delays":
+        """The same cells with ``time`` ns for every wire that is not part of a cell's own slice: an estimate
+        for a design that is not placed."""
+        return replace(self, wires={
+            source: [(sink, 0.0 if source[1].startswith(_INNER) or sink[1] in _INNER else time)
+                     for sink, _ in sinks] for source, sinks in self.wires.items()})
 
 
 @dataclass(frozen=True)
