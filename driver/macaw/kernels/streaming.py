@@ -17,23 +17,21 @@ stores   float32 weights and tiles of the new ones; tiles of gradients
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, cycle
 
 from macaw_hw.isa import DataFormat, VectorOp
 
-from ..memory import OutOfMemory
 from .context import Block, interleave
+from .products import Product, mix, run, weave
 from .update import Chunk, Weights, update_offsets, weight_gradient
 
-__all__ = ["Product", "finish_streaming", "store_activation", "weave"]
+__all__ = ["finish_streaming", "store_activation"]
 
-_AHEAD = 10
-"""Products of the array whose operands are on chip or on their way, where there is room."""
 _LEAD = 2
 """Groups of a gradient that are known before the layer below begins with the first of them."""
-_PART = 2
+_PART, _PARTS = 2, 2
+"""Tiles of outputs that come on chip together for their gradients, and how many of these parts there are at a time."""
 _REST_OPERATIONS = 2
 """Vector instructions for other purposes between one product and the next."""
 
@@ -56,57 +54,6 @@ def store_activation(job, layer, batch, group, sums, tile):
     return time
 
 
-@dataclass(eq=False)
-class Product:
-    """One MATRIX instruction, and what follows from it.
-
-    Attributes
-    ----------
-    cycles : int
-        Of the array.
-    panels : tuple of Panel
-        Its operands.
-    emit : callable
-    releases : list of Product
-        Weight gradients that are possible after it.
-    chunk : Chunk or None
-        Whose weights it updates.
-    """
-    cycles: int
-    panels: tuple
-    emit: Callable
-    releases: list = field(default_factory=list)
-    chunk: Chunk | None = None
-
-
-def _cycles(products):
-    return sum(product.cycles for product in products)
-
-
-def weave(products):
-    """The products with all that they release, spread as evenly as possible."""
-    left, share, waiting, result = _cycles(products), 0.0, deque(), []
-    later = sum(_cycles(product.releases) for product in products[:-1])
-    for product in products:
-        result.append(product)
-        waiting.extend(product.releases)
-        share += product.cycles * later / left
-        left -= product.cycles
-        while waiting and share > 0:
-            share -= waiting[0].cycles
-            later -= waiting[0].cycles
-            result.append(waiting.popleft())
-        share = min(share, 0.0)
-    return result + list(waiting)
-
-
-def _alternate(some, others):
-    """Both lists as one, evenly."""
-    places = sorted(chain(((i / len(some), 0, i) for i in range(len(some))),
-                          ((i / len(others), 1, i) for i in range(len(others)))))
-    return [(some, others)[which][i] for _, which, i in places]
-
-
 def finish_streaming(network, rate):
     """What follows the forward pass of all blocks but the last. Gives what stays on chip."""
     interleave(network.tail(network.job.batches[-1]))
@@ -122,6 +69,8 @@ class _WayBack:
         Homes of the gradients that are not known yet.
     sums : Sums or None
         Of the input gradient of a group.
+    coming, arriving : deque
+        Parts of outputs of the ReLU that are still to be loaded, and those that have a place.
     """
 
     def __init__(self, network, rate):
@@ -134,50 +83,26 @@ class _WayBack:
         groups = [len(group) for layer in layers[1:] if len(layer.y.groups) > 1 for group in layer.x.groups]
         pitch = max(batch.pitch for batch in job.batches)
         self.sums = job.new_sums(pitch, max(groups), pitch) if groups else None
-        self.part, count = (1, 1) if job.thrift else (_PART, 2)
-        if self.pending:
-            start = job.rows.allocate(count * self.part * pitch, job.others, long=True)
-            self.places = cycle(range(start, start + count * self.part * pitch, self.part * pitch))
+        part, count = (1, 1) if job.thrift else (_PART, _PARTS)
+        self.coming = deque((layer, batch, group, group[i:i + part])
+                            for layer in layers[-2::-1] for group in layer.y.groups
+                            for batch in job.batches for i in range(0, len(group), part))
+        self.arriving = deque()
+        if self.coming:
+            start = job.rows.allocate(count * part * pitch, job.others, long=True)
+            self.places = cycle(range(start, start + count * part * pitch, part * pitch))
+            for _ in range(count):
+                self._bring_outputs()
 
     def emit(self):
         """Emit everything. Gives what stays on chip."""
-        job, ahead = self.job, 0 if self.job.thrift else _AHEAD
-        last = {panel.name: product for product in self.products for panel in product.panels}
-        rest, ready, following = self._rest(), deque(), deque(self.products)
-        while ready or following:
-            while following and len(ready) <= ahead and self._bring(following[0], bool(ready)):
-                ready.append(following.popleft())
-            product = ready.popleft()
-            product.emit()
-            for panel in product.panels:
-                job.tiles.unpin(panel)
-                if last[panel.name] is product:
-                    job.tiles.drop(panel)
+        rest = self._rest()
+        for _ in run(self.job, self.products, self.pending):
             for _ in zip(range(_REST_OPERATIONS), rest, strict=False):
                 pass
         for _ in rest:
             pass
         return self.weights.left
-
-    def _bring(self, product, ahead):
-        """Bring the operands of a product on chip, and keep them there; those of a product ``ahead`` only if they are
-        known and there is room. Returns whether they come."""
-        tiles, pinned = self.job.tiles, []
-        if any(panel.address in self.pending for panel in product.panels):
-            assert ahead, "an operand is needed before it is made"
-            return False
-        try:
-            for panel in product.panels:
-                tiles.get(panel)
-                tiles.pin(panel)
-                pinned.append(panel)
-        except OutOfMemory:
-            for panel in pinned:
-                tiles.unpin(panel)
-            if not ahead:
-                raise
-            return False
-        return True
 
     def _order(self):
         """All products in the order of the array.
@@ -190,7 +115,7 @@ class _WayBack:
             first, *others = [self._input_gradients(layer, x_group) for x_group in layer.x.groups]
             begin = list(chain(*held[:_LEAD]))
             for j, panel in enumerate(first):
-                begin += _alternate(panel, held[j + _LEAD] if j + _LEAD < len(held) else [])
+                begin += mix(panel, held[j + _LEAD] if j + _LEAD < len(held) else [])
             held = [begin, *(list(chain(*panels)) for panels in others)]
             if len(layer.y.groups) > 1:
                 order += chain(*held)
@@ -236,37 +161,49 @@ class _WayBack:
         return [Product(max(batch.rows, job.n) * len(y_group), panels, lambda tile=tile: emit(tile))
                 for tile in x_group]
 
+    def _bring_outputs(self):
+        """Bring the next outputs of the ReLU on chip, whose place their gradients take, and their biases."""
+        if not self.coming:
+            return
+        job, (layer, batch, group, part) = self.job, self.coming.popleft()
+        saved = job.gradient(layer, batch, part)
+        gradients = Block(next(self.places), batch.rows, len(part), batch.pitch)
+        self.arriving.append((layer, batch, part, gradients))
+        if layer.relu:
+            job.program.load(format=DataFormat.FLOAT32, address=saved.address, local=gradients.start,
+                             run=saved.count * job.n)
+        if layer.bias is not None and batch is job.batches[-1]:
+            if part.start == group.start:
+                job.rows.drop(self.network.offsets.panel(layer, group))
+            job.rows.get(self.network.offsets.panel(layer, part))
+
     def _through_activation(self, layer, batch, group, sums, tile):
         """Emit: the gradient of one tile of a layer's outputs becomes that of its linear part, in tiles, and that of
         its biases."""
         job, i = self.job, tile - group.start
-        part = group[i // self.part * self.part:][:self.part]
-        if tile == part.start:
-            self.gradients = Block(next(self.places), batch.rows, len(part), batch.pitch)
-            if layer.relu:
-                saved = job.gradient(layer, batch, part)
-                job.program.load(format=DataFormat.FLOAT32, address=saved.address, local=self.gradients.start,
-                                 run=saved.count * job.n)
-        gradient = self.gradients.part(tile - part.start, 1)
+        *expected, part, gradients = self.arriving[0]
+        assert expected == [layer, batch] and tile in part, "outputs come in another order"
+        gradient = gradients.part(tile - part.start, 1)
         tiles = job.dy[layer.index].panel(batch, group)
         place = job.tiles.create(tiles) + i * batch.tiles, 0
         if i == 0:
             job.tiles.pin(tiles)
-            job.rows.drop(self.network.offsets.panel(layer, group))
         if layer.relu:
             job.op(VectorOp.SELECT_GT, gradient, gradient, sums, scalar=0.0, tile=place)
         else:
             job.op(VectorOp.MOVE, gradient, sums, tile=place)
         if tile == part.stop - 1:
-            for _ in self.network.gradients.add(layer, batch, part, self.gradients):
+            for _ in self.network.gradients.add(layer, batch, part, gradients):
                 pass
+            self.arriving.popleft()
+            if batch is job.batches[-1]:
+                update_offsets(job, [(layer, part)], self.network.offsets, self.network.gradients, self.rate)
+            self._bring_outputs()
         if tile == group.stop - 1:
             job.tiles.unpin(tiles)
             if layer.index > 0:
                 job.tiles.save(tiles)
             self.pending.discard(tiles.address)
-        if tile == part.stop - 1 and batch is job.batches[-1]:
-            update_offsets(job, [(layer, part)], self.network.offsets, self.network.gradients, self.rate)
 
     def _weight_gradients(self, layer, x_group, y_group):
         """The products for the gradients of one panel of weights, with their updates."""
