@@ -67,6 +67,7 @@ def test_training_steps_equal_numpy_to_the_last_bit(config, samples, rng):
     ("n16", (16, 16, 16), 32, True),            # no padding at all
     ("n8", (3, 1, 2), 3, False),                # almost only padding
     ("n32", (70, 40, 33), 40, True),
+    ("n32", (100, 40, 10), 250, True),          # blocks of three tiles
     ("n16", (7, 100, 150, 11), 100, False),     # several blocks, groups and layers at a time
     ("n4", (64, 100, 10), 64, True),            # weights fit on chip, but not beside all gradients
     ("n4", (16, 150, 20, 150, 3), 64, True),    # more gradients of biases at a time than rows for them

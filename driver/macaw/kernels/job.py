@@ -11,7 +11,8 @@ from .outgoing import Outgoing
 __all__ = ["Activations", "Job", "Workspace"]
 
 
-_MOST_SAMPLES, _MOST_STREAMING = 48, 64
+_MOST_SAMPLES, _MOST_TILES, _MOST_STREAMING = 48, 3, 64
+"""Samples of a block, or tiles of samples where these are more; samples of a block in a streaming step."""
 _LAST_SAMPLES = 16
 
 
@@ -176,8 +177,8 @@ class Job(Context):
         n, config = self.n, self.config
         group = max(len(group) for layer in self.plan.layers for group in (*layer.x.groups, *layer.y.groups))
         streamed = len(self.plan.streamed) * config.tile_bank_tiles
-        most, last = _MOST_STREAMING if self.streaming else _MOST_SAMPLES, max(1, _LAST_SAMPLES // n)
-        most = max(1, min(most // n, streamed // (4 * group)))
+        most, last = max(_MOST_SAMPLES // n, _MOST_TILES), max(1, _LAST_SAMPLES // n)
+        most = max(1, min(_MOST_STREAMING // n if self.streaming else most, streamed // (4 * group)))
         if self.thrift > 1:
             most = 1
         if self.softmax:
@@ -189,7 +190,7 @@ class Job(Context):
                 raise NetworkError(f"a softmax on this configuration has at most {limit} classes, not "
                                    f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
         total = -(-self.samples // n)
-        if self.training and self.resident:     # blocks cost nothing then: the weights need not be loaded for each
+        if self.resident:       # blocks cost nothing then: the weights need not be loaded for each
             most = max(1, min(most, total // 2))
         last = min(last, most, total) if self.softmax and not self.streaming else 0
         rest = total - last
