@@ -63,7 +63,8 @@ class Fetch(wiring.Component):
 
         # Requests. A burst that leaves the window is retried instruction by instruction, so that the
         # fault names the first instruction that is really outside.
-        address = Signal(config.address_width)
+        # The bit above an address is set behind the last byte of the address space.
+        address = Signal(config.address_width + 1)
         remaining = Signal(INDEX_WIDTH)
         credit = Signal(range(_BUFFERED + 1), init=_BUFFERED)
         to_boundary = Signal(range(_BURST + 1))
@@ -76,7 +77,7 @@ class Fetch(wiring.Component):
 
         def inside(instructions):
             end = address + instructions * INSTRUCTION_BYTES
-            return (address >= self.window_base) & (end <= self.window_limit)
+            return (address >= self.window_base) & (end <= self.window_limit) & ~address[-1]
 
         m.d.comb += count.eq(Mux(inside(burst), burst, 1))
         outside = Signal()
@@ -91,7 +92,7 @@ class Fetch(wiring.Component):
             with m.If(wanted):
                 m.d.comb += requested.eq(count)
                 m.d.sync += [
-                    axi.araddr.eq(address),
+                    axi.araddr.eq(address[:-1]),
                     axi.arlen.eq(count * beats - 1),
                     address.eq(address + count * INSTRUCTION_BYTES),
                     remaining.eq(remaining - count),

@@ -51,6 +51,7 @@ def fetch_bus(bench):
     reached = past(Mux(unit.start, unit.address, following))
     bench.m.d.comb += following.eq(Mux(axi.arvalid, end, reached))
     bench.check("AR: each begins where the one before ended", ~offered | (axi.araddr == reached))
+    bench.check("AR: never before the program", ~axi.arvalid | (axi.araddr >= unit.address))
     bench.check("R: always accepted", axi.rready)
     bench.check("AR: nothing new under halt", ~past(unit.halt) | ~offered)
     bench.check("idle exactly if nothing is offered or outstanding",
