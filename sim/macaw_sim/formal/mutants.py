@@ -111,6 +111,8 @@ MUTANTS = (
            "never quiet"),
     Mutant("fetch_bus", _FETCH, "(end <= self.window_limit)", "(end <= self.window_limit + 1)", "inside the window"),
     Mutant("fetch_bus", _FETCH, "& (credit >= count) & ~self.halt", "& (credit >= count)", "halt"),
+    Mutant("fetch_bus", _FETCH, "address.eq(address + count * INSTRUCTION_BYTES)",
+           "address[:-1].eq(address + count * INSTRUCTION_BYTES)", "each begins where"),
     Mutant("load_bus", _LOAD, "axi.arvalid.eq(issue & ~burst.fault)", "axi.arvalid.eq(issue)", "AR: "),
     Mutant("load_bus", _LOAD, "infos.w_rdy & ~closed & ~stop", "infos.w_rdy & ~closed", "halt"),
     Mutant("store_progress", "macaw_hw.dma_store_path", " & (step.cause != Cause.OUTSIDE), found", ", found",
