@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from macaw import data
+from macaw import cli, data
 from macaw_sim.runner import default_seed
 from safetensors.numpy import load_file
 
@@ -62,3 +62,14 @@ def trained_layer(trained_weights, dataset, tmp_path_factory):
     path = tmp_path_factory.mktemp("layer") / "layer.npz"
     np.savez(path, x=(images / 255).astype(np.float32), w=load_file(trained_weights)["0.weight"].T)
     return path
+
+
+@pytest.fixture
+def macaw(capsys):
+    """Runs the command in this process: ``macaw("train", ...)`` gives its exit code, stdout and stderr."""
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+    return run

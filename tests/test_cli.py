@@ -11,24 +11,13 @@ import time
 
 import numpy as np
 import pytest
-from macaw import checkpoint, cli, data, runs
+from macaw import checkpoint, data, runs
 from macaw.errors import MacawError
 from macaw_hw.config import CONFIGS
 from macaw_hw.registers import COUNTERS
 from safetensors.numpy import load_file, save_file
 
 DIGITS = ["--dataset", "digits", "--backend", "emulator", "--config", "n8"]
-
-
-@pytest.fixture
-def macaw(capsys):
-    """Runs the command in this process: ``macaw("train", ...)`` gives its exit code, stdout and stderr."""
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in arguments])
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-    return run
 
 
 @pytest.fixture

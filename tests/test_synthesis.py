@@ -5,7 +5,6 @@ import re
 
 import pytest
 from amaranth.back import verilog
-from macaw import cli
 from macaw.synth import flow, hierarchy, measure, paths
 from macaw_hw.board.uart import UartReceiver
 from macaw_hw.config import named_config
@@ -30,17 +29,6 @@ def netlist(text):
     """The cells of n4, from the cache of the flow if it was synthesized before: a dict from name to type."""
     design = json.loads(flow.synthesize(text, MODULE).netlist.read_text())
     return {name: cell["type"] for name, cell in design["modules"][MODULE]["cells"].items()}
-
-
-@pytest.fixture
-def macaw(capsys):
-    """Runs the command in this process: its exit code, stdout and stderr."""
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in arguments])
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-    return run
 
 
 @pytest.fixture
@@ -117,7 +105,7 @@ def test_names():
 
 
 def test_slow_paths(small):
-    """The slowest is nextpnr's critical path, to the picosecond; it starts and ends where that does."""
+    """The slowest is nextpnr's critical path; it starts and ends where that does."""
     routed = flow.place_and_route(flow.synthesize(small, MODULE), PART, frequency=100)
     names = hierarchy.Hierarchy(small, MODULE)
     delays = paths.read_sdf(routed.delays)
