@@ -1,7 +1,5 @@
-"""Training steps whose weights do not stay on chip: the order of the products, and that the array is busy.
-
-That their results are right is in test_kernels, which has such shapes for every configuration.
-"""
+"""Training steps whose weights do not stay on chip: the order of the products, results, and that the array is busy.
+test_kernels has such shapes for every configuration, too."""
 
 import numpy as np
 import pytest

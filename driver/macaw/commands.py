@@ -116,7 +116,7 @@ def bench(*, works, configs, latencies, seconds, output):
 
 def _bench_tables(measurements, speeds):
     table = new_table("Cycles from doorbell to interrupt, steady state", "work", "config", "latency", "cycles", "limit",
-                   "of", "ratio", "utilization", "bar", "kHz")
+                      "of", "ratio", "utilization", "bar", "kHz")
     for m in measurements:
         bar = "" if m.bar is None else f"{m.bar} {'met' if m.cycles <= m.bar else 'missed'}"
         table.add_row(m.work, m.config, str(m.latency), str(m.cycles), f"{m.limit:.0f}", m.limit_part,
@@ -125,7 +125,7 @@ def _bench_tables(measurements, speeds):
     pairs = benchmark.anchors(measurements)
     if pairs:
         table = new_table("Beside other systems", "system", "its work", "cycles", "utilization", "Macaw", "cycles",
-                       "utilization", "better")
+                          "utilization", "better")
         for anchor, m in pairs:
             table.add_row(anchor.system, anchor.work, str(anchor.cycles or ""), f"{anchor.utilization:.1%}",
                           f"{m.work}, {m.config}", str(m.cycles), f"{m.utilization:.1%}",
@@ -153,7 +153,7 @@ def trace(*, work, config, latency, output):
     write_atomically(output / "timeline.png", plots.timeline(
         recording, f"{workload.title} on {config}: {recording.cycles} cycles, MAC utilization {utilization:.1%}"))
     table = new_table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "works",
-                   "stalls: memory", "stalls: other", "waits for token", "nothing to do")
+                      "stalls: memory", "stalls: other", "waits for token", "nothing to do")
     for queue, states in recording.states.items():
         lost = [states[name].sum() for name in plots.NO_WORK]
         table.add_row(queue.name.lower(), str(len(recording.by_queue[queue])),

@@ -93,7 +93,7 @@ def bitstream(board, seed, output):
     with _Stages() as stages:
         path, report = write_bitstream(board, output, seed, stages)
     table = new_table(f"{board}: {report['fmax_mhz']:.1f} MHz, its clock {report['clock_mhz']:.1f} MHz",
-                   "cell", "used", "available", "")
+                      "cell", "used", "available", "")
     for cell, count in report["cells"].items():
         table.add_row(cell, str(count["used"]), str(count["available"]), f"{count['used'] / count['available']:.1%}")
     print_table(table)

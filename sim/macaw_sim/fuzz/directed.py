@@ -160,7 +160,7 @@ def far_copies(rtl: VerilatorBackend, rng: np.random.Generator, count: int) -> N
 def sums_into_one_row(rtl: VerilatorBackend, rng: np.random.Generator) -> None:
     """Products of 1, 2, 4, ... rows that are all added to one row; `Mismatch` unless it is their sum, one by one.
 
-    The emulator takes several rows at a time and has no result for these.
+    The emulator takes several rows at a time and refuses these, with an error that names the row.
     """
     config = rtl.config
     size = config.size
