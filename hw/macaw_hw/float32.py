@@ -4,7 +4,7 @@ Numbers are IEEE 754 binary32, rounded to nearest, ties to even. A subnormal ope
 zero of its sign, overflow gives infinity, and every NaN is :data:`NAN`.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -40,108 +40,117 @@ def ordered(bits):
     return Mux(bits[31] & bits[23:31].any(), ~bits, bits | 1 << 31)
 
 
-def _shift_out_zeros(m, value, steps):
-    """Shifts ``value`` left by each of ``steps`` whose bits at the top are all zero.
-
-    Returns the shifted value and the sum of the steps taken. ``steps`` are falling powers of two.
-    """
-    width, taken = len(value), []
-    for step in steps:
-        skip = Signal(name=f"skip{step}")
-        shifted = Signal(width, name=f"shifted{step}")
-        m.d.comb += [skip.eq(~value[width - step:].any()),
-                     shifted.eq(Mux(skip, Cat(Const(0, step), value[:-step]), value))]
-        value = shifted
-        taken.insert(0, skip)
-    return value, Cat(*taken) << (steps[-1].bit_length() - 1)
-
-
 class FloatAdd(wiring.Component):
     """``o = a + b``, one per cycle, after :attr:`latency` cycles. No handshake: the pipeline never stalls.
 
     ::
 
-        a, b -> | larger first | align | add, normalise | normalise, round | -> o
+        a, b -> | compare | larger first | align | add | normalise | normalise | round | pack | -> o
 
-    Operands need not be normalised. Both normalisation steps are one leading-zero count in log steps,
-    cut in two by a register.
+    Operands need not be normalised. With ``integer``, and `b` 2^23 with the sign of `a`, ``o`` is `a` rounded to
+    the nearest integer, ties to even: `b` then only says where the integers end.
 
     Members
     -------
     a, b : In(32)
         Bits of the operands.
+    integer : In(1)
     o : Out(32)
         Bits of the sum.
     """
 
-    latency = 4
+    latency = 8
 
     a: In(32)
     b: In(32)
+    integer: In(1)
     o: Out(32)
 
     def elaborate(self, platform):
         m = Module()
+        first, second = _register(Float32, "first"), _register(Float32, "second")
+        swap = _register(1, "swap")
+        m.d.sync += [first.eq(self.a), second.eq(self.b), swap.eq(self.a[:31] < self.b[:31])]
 
-        large = Signal(Float32)
-        small = Signal(Float32)
+        large, small = Signal(Float32), Signal(Float32)
         difference = Signal(8)
-        swap = Signal()
+        augend = _register(24, "augend")
+        addend = _register(23, "addend")
+        exponents = _register(16, "exponents")
+        distance = _register(5, "distance")
+        opposite = _register(1, "opposite")
+        dropped = _register(1, "dropped")
+        sign = _register(1, "sign")
+        integer = _delayed(m, self.integer, 2, "integer")
         m.d.comb += [
-            swap.eq(self.a[:31] < self.b[:31]),
-            large.as_value().eq(Mux(swap, self.b, self.a)),
-            small.as_value().eq(Mux(swap, self.a, self.b)),
+            large.as_value().eq(Mux(swap, second, first)),
+            small.as_value().eq(Mux(swap, first, second)),
             difference.eq(large.exponent - small.exponent),
         ]
-        subtract = _register(3, "subtract")
-        sign = _register(3, "sign")
-        infinite = _register(3, "infinite")
-        nan = _register(3, "nan")
-        exponent = [_register(8, f"exponent{i}") for i in range(2)]
-        augend = [_register(24, f"augend{i}") for i in range(2)]
-        addend = _register(24, "addend")
-        distance = _register(5, "distance")
         m.d.sync += [
-            augend[0].eq(_significand(large)),
-            addend.eq(_significand(small)),
+            augend.eq(Cat(large.mantissa, ~(integer[1] & swap))),
+            addend.eq(small.mantissa),
+            exponents.eq(Cat(large.exponent, small.exponent)),
             distance.eq(Mux(difference[5:].any(), 31, difference[:5])),
-            exponent[0].eq(large.exponent),
-            subtract.eq(Cat(large.sign ^ small.sign, subtract)),
-            infinite.eq(Cat(large.exponent == 0xFF, infinite)),
-            nan.eq(Cat((large.exponent == 0xFF) & (large.mantissa.any()  # a NaN is larger than anything else
-                        | (small.exponent == 0xFF) & (large.sign ^ small.sign)), nan)),
+            opposite.eq(large.sign ^ small.sign),
+            dropped.eq((small.exponent == 0) | integer[1] & ~swap),
+            sign.eq(Mux(large.exponent == 0, large.sign & small.sign, large.sign)),
         ]
 
-        value, lost = addend << 3, 0
-        for i in reversed(range(5)):
-            lost = lost | distance[i] & value[:1 << i].any()
-            shifted = Signal(27, name=f"right{1 << i}")
-            m.d.comb += shifted.eq(Mux(distance[i], value >> (1 << i), value))
-            value = shifted
-        kept = Signal(28)
-        aligned = _register(28, "aligned")
-        m.d.comb += kept.eq(value | lost)
+        kept = self._aligned(m, addend, distance)
+        up = Signal()  # a rounded integer
+        total_a, total_b = _register(25, "total_a"), _register(28, "total_b")
+        subtract = _register(1, "subtract")
+        infinite = _register(1, "infinite")
+        nan = _register(1, "nan")
+        m.d.comb += up.eq(integer[2] & kept[2] & (kept[:2].any() | kept[3]))
         m.d.sync += [
-            # Subtraction adds the complement; the carry comes from one more bit below, in `total`.
-            aligned.eq(Mux(subtract[0], ~kept, kept)),
-            augend[1].eq(augend[0]),
-            exponent[1].eq(exponent[0]),
+            subtract.eq(opposite & ~dropped),
+            total_a.eq(Cat(augend[0] | up, augend[1:])),
+            # Subtraction adds the complement; the carry comes from one more bit below.
+            total_b[:3].eq(Mux(dropped | integer[2], 0, Mux(opposite, ~kept[:3], kept[:3]))),
+            total_b[3:].eq(Mux(dropped, 0, Mux(opposite, Cat(~kept[3:], 1), kept[3:]))),
+            infinite.eq(exponents[:8].all()),
+            # A NaN is larger than anything else.
+            nan.eq(exponents[:8].all() & (augend[:23].any() | exponents[8:].all() & opposite)),
         ]
+        total = _register(28, "total")
+        m.d.sync += total.eq((Cat(subtract, total_a << 3) + Cat(subtract, total_b))[1:])
 
-        total = Signal(29)
-        m.d.comb += total.eq(Cat(subtract[1], augend[1] << 3) + Cat(subtract[1], aligned))
-        coarse, skipped = _shift_out_zeros(m, total[1:], (16, 8))
-        partial = _register(28, "partial")
-        reached = _register(signed(10), "reached")
-        m.d.sync += [
-            partial.eq(coarse),
-            reached.eq(exponent[1] + 1 - skipped),
-            sign.eq(Cat(large.sign, sign[0], sign[1] & ~(subtract[1] & ~total[1:].any()))),
-        ]
+        partial, value = _register(28, "partial"), _register(28, "value")
+        bytes_skipped, skipped = _register(2, "bytes_skipped"), _register(5, "skipped")
+        shifted, skip = _skip_bytes(m, total)
+        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip)]
+        shifted, skip = _skip_bits(m, partial)
+        m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
 
-        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        _packed(m, self.o, sign[2], reached - skipped, fine, nan=nan[2], infinite=infinite[2])
+        subtract = _delayed(m, subtract, 3, "subtract")[-1]
+        _packed(m, self.o, mantissa=value[4:27], up=value[3] & (value[:3].any() | value[4]),
+                exponent=_delayed(m, exponents[:8], 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
+                sign=_delayed(m, sign, 4, "sign")[-1] & (value[27] | ~subtract), zero=~value[27],
+                infinite=_delayed(m, infinite, 3, "infinite")[-1], nan=_delayed(m, nan, 3, "nan")[-1])
         return m
+
+    def _aligned(self, m, addend, distance):
+        """27 bits: the significand over three bits of fraction, shifted; the lowest says whether any bit was lost."""
+        value = Cat(Const(0, 2), addend, 1)
+        coarse = Signal(26)
+        middle = Signal(26)
+        fine = Signal(26)
+        m.d.comb += [
+            coarse.eq(Mux(distance[4], Mux(distance[3], value >> 24, value >> 16),
+                          Mux(distance[3], value >> 8, value))),
+            middle.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
+                          Mux(distance[1], coarse >> 2, coarse))),
+            fine.eq(Mux(distance[0], middle >> 1, middle)),
+        ]
+        lost = Signal()
+        m.d.comb += lost.eq(
+            (distance[3] | distance[4]) & value[:8].any() | distance[4] & value[8:16].any()
+            | distance[3] & distance[4] & value[16:24].any()
+            | (distance[1] | distance[2]) & coarse[:2].any() | distance[2] & coarse[2:4].any()
+            | distance[1] & distance[2] & coarse[4:6].any() | distance[0] & middle[0])
+        return Cat(lost, fine)
 
 
 class FloatMul(wiring.Component):
@@ -149,68 +158,77 @@ class FloatMul(wiring.Component):
 
     ::
 
-        a, b -> | two 24 x 12 products | add, normalise | round | -> o
+        a, b -> | four 12 x 12 products | add | normalise, round | pack | -> o
 
-    Operands need not be normalised.
+    Operands need not be normalised. With ``scale``, `b` is no float but a power of two: ``o`` is `a` times two to the
+    power of the exponent field of `b`, or of its negative if `b` has its sign set; the mantissa of `b` must be zero.
+    Then what is below 2^-126 is a zero.
 
     Members
     -------
     a, b : In(32)
         Bits of the operands.
+    scale : In(1)
     o : Out(32)
         Bits of the product.
     """
 
-    latency = 3
+    latency = 4
 
     a: In(32)
     b: In(32)
+    scale: In(1)
     o: Out(32)
 
     def elaborate(self, platform):
         m = Module()
         a, b = Float32(self.a), Float32(self.b)
-
-        low = _register(36, "low")
-        high = _register(36, "high")
-        exponent = _register(9, "exponent")
-        sign = _register(2, "sign")
-        infinite = _register(2, "infinite")
-        nan = _register(2, "nan")
-        zero = (a.exponent == 0) | (b.exponent == 0)
-        special = (a.exponent == 0xFF) | (b.exponent == 0xFF)
+        factors = [(Cat(f.mantissa, 1)[:12], Cat(f.mantissa, 1)[12:]) for f in (a, b)]
+        partial = [[_register(24, f"partial{i}{j}") for j in range(2)] for i in range(2)]
+        exponent = _register(signed(10), "exponent")
+        down = self.scale & b.sign
+        zero = (a.exponent == 0) | ~self.scale & (b.exponent == 0)
+        special = a.exponent.all() | ~self.scale & b.exponent.all()
         m.d.sync += [
-            low.eq(_significand(a) * _significand(b)[:12]),
-            high.eq(_significand(a) * _significand(b)[12:]),
-            exponent.eq(a.exponent + b.exponent),
-            sign.eq(Cat(a.sign ^ b.sign, sign)),
-            infinite.eq(Cat(special, infinite)),
-            nan.eq(Cat(special & (zero | _is_nan(a) | _is_nan(b)), nan)),
+            *(partial[i][j].eq(factors[0][i] * factors[1][j]) for i in range(2) for j in range(2)),
+            exponent.eq((Cat(down, a.exponent) + Cat(down, b.exponent ^ down.replicate(8), down.replicate(2)))[1:11]),
         ]
 
-        product = Signal(48)
-        m.d.comb += product.eq(low + (high << 12))
-        top = Signal(26)
-        m.d.comb += top.eq(Mux(product[47], product[22:], product[21:47]))
-        value = _register(28, "value")
-        reached = _register(signed(11), "reached")
+        product = _register(36, "product")
+        lost = _register(1, "lost")
         m.d.sync += [
-            value.eq(Cat(0, product[:21].any() | product[47] & product[21], top)),
-            reached.eq(exponent + product[47] - 127),
+            product.eq(Cat(partial[0][0][12:], partial[1][1]) + (partial[0][1] + partial[1][0])),
+            lost.eq(partial[0][0][:12].any()),
         ]
 
-        # NumPy rounds a subnormal at a fixed position before it is flushed: all ones become 2^-126.
-        ones = Signal()
-        m.d.comb += ones.eq((reached == 0) & value[4:].all())
-        _packed(m, self.o, sign[1], reached, value, nan=nan[1], infinite=infinite[1], tiny=ones)
+        scale = _delayed(m, self.scale, 3, "scale")
+        zero = _delayed(m, zero, 2, "zero")[-1]
+        flags = {
+            "infinite": special, "nan": special & ((a.exponent == 0) | ~self.scale & (b.exponent == 0)
+                                                   | _is_nan(a) | ~self.scale & _is_nan(b))}
+        flags = {name: _delayed(m, value, 2, name)[-1] for name, value in flags.items()}
+        top = product[35]
+        value = Signal(25)
+        m.d.comb += value.eq(Mux(top, product[11:], product[10:35]))
+        # In `exponent`, less the bias, and one more if the product is 2 or more.
+        adjustment = Cat(~(top | scale[2]), top, Const(0, 5), (~scale[2]).replicate(3))
+        _packed(m, self.o, mantissa=value[1:24],
+                up=value[0] & (lost | product[:10].any() | top & product[10] | value[1]),
+                exponent=_delayed(m, exponent, 1, "exponent")[-1], adjustment=adjustment, width=10,
+                sign=_delayed(m, a.sign ^ b.sign & ~self.scale, 2, "sign")[-1], zero=zero, tiny=~scale[2], **flags)
         return m
 
 
 class IntToFloat(wiring.Component):
     """``o = p * 2^scale``, one per cycle, after :attr:`latency` cycles. No handshake.
 
+    ::
+
+        p, scale -> | complement, normalise | normalise | add sign | pack | -> o
+
     The conversion is exact; a result too large is an infinity, one too small the zero of its sign, and
-    zero is +0.
+    zero is +0. A negative ``p`` is complemented; the one that is missing then is added after the shift, in which ones
+    come from below.
 
     Parameters
     ----------
@@ -232,7 +250,7 @@ class IntToFloat(wiring.Component):
         For a width outside its range.
     """
 
-    latency = 2
+    latency = 4
 
     def __init__(self, *, width):
         if width not in range(2, 25):
@@ -246,30 +264,24 @@ class IntToFloat(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        magnitude = Signal(24)
-        m.d.comb += magnitude.eq(Mux(self.p < 0, -self.p, self.p)[:self.width])
-        coarse, skipped = _shift_out_zeros(m, magnitude, (16, 8))
-        partial = _register(24, "partial")
-        reached = _register(signed(12), "reached")
-        sign = _register(1, "sign")
-        m.d.sync += [
-            partial.eq(coarse),
-            reached.eq(self.scale + (127 + 23) - skipped),
-            sign.eq(self.p < 0),
-        ]
-        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        _packed(m, self.o, sign, reached - skipped, fine << 4)
+        sign = self.p[-1]
+        number = Signal(24)
+        m.d.comb += number.eq(Cat(sign.replicate(24 - self.width), self.p ^ sign.replicate(self.width)))
+        signs = _delayed(m, sign, 2, "sign")
+        partial, value = _register(24, "partial"), _register(24, "value")
+        bytes_skipped, skipped = _register(2, "bytes_skipped"), _register(5, "skipped")
+        base = _register(signed(11), "base")
+        shifted, skip = _skip_bytes(m, number, sign)
+        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 1 - 31))]
+        shifted, skip = _skip_bits(m, partial, signs[1])
+        m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
+        _packed(m, self.o, mantissa=value[:23], up=signs[2], exponent=_delayed(m, base, 1, "base")[-1],
+                adjustment=~skipped, width=11, sign=signs[2], zero=~value[23])
         return m
 
 
-def _significand(f):
-    """24 bits: the mantissa with its hidden bit; 0 for zeros and subnormals."""
-    hidden = f.exponent.any()
-    return Mux(hidden, Cat(f.mantissa, 1), 0)
-
-
 def _is_nan(f):
-    return (f.exponent == 0xFF) & f.mantissa.any()
+    return f.exponent.all() & f.mantissa.any()
 
 
 def _register(shape, name):
@@ -277,27 +289,88 @@ def _register(shape, name):
     return Signal(shape, name=name, reset_less=True)
 
 
-def _packed(m, o, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
-    """Drives ``o``, one cycle later, with the float32 ``value / 2^27 * 2^(exponent - 127)``.
+def _delayed(m, value, cycles, name):
+    """``value`` now, one cycle later, and so on."""
+    values = [value]
+    for i in range(cycles):
+        values.append(_register(value.shape(), f"{name}_{i + 1}"))
+        m.d.sync += values[i + 1].eq(values[i])
+    return values
 
-    ``value`` has 28 bits. Its top bit is set unless it is zero; its lowest 4 bits are rounded off.
-    ``tiny`` makes an exponent below 1 give 2^-126 instead of zero.
+
+def _left(value, places, fill):
+    return Cat(Value.cast(fill).replicate(places), value[:len(value) - places])
+
+
+def _skip_bytes(m, value, fill=0):
+    """Shifts ``value``, of 24 to 32 bits, left by whole bytes until its top byte is not zero.
+
+    ``fill`` comes from below. Returns the result and by how many bytes. Zero stays zero.
     """
-    reached = Signal(signed(12), name="result_exponent")
-    rounded = Signal(31)
-    magnitude = Signal(31)
+    full = [value[len(value) - 8 * i - 8:len(value) - 8 * i].any() for i in range(3)]
+    skipped = Signal(2, name="skipped_bytes")
+    result = Signal.like(value, name="skipped_to_byte")
+    m.d.comb += [
+        skipped.eq(Cat(~full[0] & (full[1] | ~full[2]), ~full[0] & ~full[1])),
+        result.eq(Mux(skipped[1], Mux(skipped[0], _left(value, 24, fill), _left(value, 16, fill)),
+                      Mux(skipped[0], _left(value, 8, fill), value))),
+    ]
+    return result, skipped
+
+
+def _skip_bits(m, value, fill=0):
+    """The rest: shifts ``value`` left by up to 7 bits until its top bit is set, and returns by how many bits."""
+    skipped = Signal(3, name="skipped_bits")
+    middle = Signal.like(value, name="skipped_pairs")
+    result = Signal.like(value, name="skipped_to_bit")
+    m.d.comb += [
+        skipped.eq(Cat(~middle[-1], ~Mux(skipped[2], value[-6:-4].any(), value[-2:].any()), ~value[-4:].any())),
+        middle.eq(Mux(skipped[2], Mux(skipped[1], _left(value, 6, fill), _left(value, 4, fill)),
+                      Mux(skipped[1], _left(value, 2, fill), value))),
+        result.eq(Mux(skipped[0], _left(middle, 1, fill), middle)),
+    ]
+    return result, skipped
+
+
+def _one_minus(skipped):
+    """``1 - skipped``, signed 10 bits, of 5 bits: without a carry chain, which costs more."""
+    left = ~skipped  # 31 - skipped, so add 2 and take away 32
+    return Cat(left[0], ~left[1], left[2] ^ left[1], left[3] ^ left[1:3].all(), left[4] ^ left[1:4].all(),
+               (~left[1:].all()).replicate(5))
+
+
+def _packed(m, o, *, mantissa, up, exponent, adjustment, width, sign, zero, infinite=0, nan=0, tiny=0):
+    """Drives ``o``, two cycles later, with the float32 of ``sign``, ``exponent`` + ``adjustment`` and ``mantissa``.
+
+    One addition rounds (``up``) and completes the exponent, signed ``width`` bits. ``tiny`` lets an exponent of
+    zero with a mantissa of ones that was not rounded up be 2^-126: NumPy rounds a subnormal at a fixed position
+    before it is flushed.
+    """
+    exponent, adjustment = Value.cast(exponent), Value.cast(adjustment)
+    base, change = Signal(signed(width), name="base_exponent"), Signal(signed(width), name="change")
+    rounded = _register(23 + width, "rounded")
+    after = {name: _register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
+    m.d.comb += [base.eq(exponent), change.eq(adjustment)]
+    m.d.sync += [
+        rounded.eq(Cat(mantissa, base) + Cat(up, Const(0, 22), change)),
+        *(after[name].eq(value) for name, value in
+          {"sign": sign, "zero": zero, "infinite": infinite, "nan": nan, "tiny": ~up & tiny}.items()),
+    ]
+
     packed = _register(32, "packed")
-    m.d.sync += packed.eq(Cat(magnitude, sign & ~nan))
+    result = Signal(signed(width), name="result_exponent")
+    none, over, least = Signal(name="none"), Signal(name="over"), Signal(name="least")
     m.d.comb += [
         o.eq(packed),
-        reached.eq(exponent),
-        rounded.eq(Cat(value[4:27], reached[:8]) + (value[3] & (value[:3].any() | value[4]))),
+        result.eq(rounded[23:]),
+        none.eq(after["zero"] | result[-1] | ~result.any()),
+        over.eq(after["infinite"] | ~after["zero"] & ~result[-1] & (result[8:].any() | result[:8].all())),
+        least.eq(after["tiny"] & ~after["zero"] & ~result.any() & rounded[:23].all()),
     ]
-    with m.If(nan):
-        m.d.comb += magnitude.eq(NAN)
-    with m.Elif(infinite | (value[27] & (reached > 254))):
-        m.d.comb += magnitude.eq(INFINITY)
-    with m.Elif(~value[27] | (reached < 1)):
-        m.d.comb += magnitude.eq(tiny << 23)
-    with m.Else():
-        m.d.comb += magnitude.eq(rounded)
+    special = after["nan"] | over
+    m.d.sync += [
+        packed[:22].eq(Mux(special | none, 0, rounded[:22])),
+        packed[22].eq(after["nan"] | rounded[22] & ~over & ~none),
+        packed[23:31].eq(Mux(special, 0xFF, Mux(none, least, result[:8]))),
+        packed[31].eq(after["sign"] & ~after["nan"]),
+    ]
