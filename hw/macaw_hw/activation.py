@@ -3,19 +3,17 @@
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from . import isa
-from .interfaces import TileWrite, Unit, VectorRead, VectorWrite
+from .interfaces import TileWrite, Unit, VectorRead, VectorWrite, lanes
 from .lane import Lane, LaneControl, LaneDecoder
 from .operands import AddressLoop, Operands, Shuffle
 from .quantizer import Quantizer
 
 __all__ = ["ActivationUnit"]
 
-_ROW = data.StructLayout({"to_vector": 1, "to_tile": 1, "end": 1, "last": 1})
-_RESULTS = 16
+_RESULTS = 32
 """Rows that have room between the lanes and the vector memory: one per cycle in spite of the latency."""
 
 
@@ -24,9 +22,9 @@ class ActivationUnit(wiring.Component):
 
     ::
 
-        a ------------> | Lane x N | --+--> results' FIFO --> d
-        b --> Shuffle ->|          |   |
-                 ^                     +--> Quantizer ------> tile
+        a --> [held] -------------> | Lane x N | --+--> results' FIFO --> d
+        b --> [held] --> Shuffle -> |          |   |
+                ^                                  +--> Quantizer ------> tile
         Operands: which rows
 
     Two instructions are under way at most: once all rows of one have been issued, the next is accepted. Its first
@@ -54,7 +52,7 @@ class ActivationUnit(wiring.Component):
     tile : Out(TileWrite)
     """
 
-    latency = 2 + Lane.latency + 2
+    latency = 3 + Lane.latency + 2
 
     def __init__(self, *, config):
         self._config = config
@@ -131,29 +129,33 @@ class ActivationUnit(wiring.Component):
         m.submodules.decoder = decoder = LaneDecoder()
         # The lanes choose what to compute in the third cycle after a row is issued; the next instruction may be there.
         lane_control = Signal(LaneControl)
+        held = {port: Signal(lanes(self.config), name=f"held_{port}", reset_less=True) for port in "ab"}
         m.d.sync += [
-            decoder.op.eq(instruction.op), decoder.scalar.eq(instruction.scalar), lane_control.eq(decoder.control)]
+            decoder.op.eq(instruction.op), decoder.scalar.eq(instruction.scalar), lane_control.eq(decoder.control),
+            shuffle.mask.eq(instruction.shuffle)]
         m.d.comb += [
-            shuffle.i.eq(self.b.data), shuffle.mask.eq(instruction.shuffle),
+            shuffle.i.eq(held["b"]),
             self.a.row.eq(operands.a_row), self.a.valid.eq(operands.a_valid), operands.a_ready.eq(self.a.ready),
             self.b.row.eq(operands.b_row), self.b.valid.eq(operands.b_valid), operands.b_ready.eq(self.b.ready),
         ]
-        load_a = Signal()
-        load_b = Signal()
-        m.d.sync += [load_a.eq(self.a.valid & self.a.ready), load_b.eq(self.b.valid & self.b.ready)]
+        for port in "ab":
+            memory, load = getattr(self, port), Signal(name=f"load_{port}")
+            m.d.sync += load.eq(memory.valid & memory.ready)
+            with m.If(load):
+                m.d.sync += held[port].eq(memory.data)
         for i in range(self.config.size):
             m.submodules[f"lane{i}"] = lane = Lane()
             m.d.comb += [
                 lane.control.eq(lane_control),
-                lane.a.eq(self.a.data[i]), lane.load_a.eq(load_a),
-                lane.b.eq(shuffle.o[i]), lane.load_b.eq(load_b),
+                lane.a.eq(held["a"][i]), lane.b.eq(shuffle.o[i]),
                 quantizer.row[i].eq(lane.o),
             ]
-        rows = [Signal(_ROW, name=f"row{i}") for i in range(1 + Lane.latency)]
+        layout = data.StructLayout({"to_vector": 1, "to_tile": 1, "end": 1, "last": 1, "place": len(self.d.row)})
+        rows = [Signal(layout, name=f"row{i}") for i in range(2 + Lane.latency)]
         m.d.sync += [
             rows[0].to_vector.eq(operands.issue & instruction.to_vector),
             rows[0].to_tile.eq(operands.issue & instruction.to_tile),
-            rows[0].end.eq(operands.end), rows[0].last.eq(operands.last),
+            rows[0].end.eq(operands.end), rows[0].last.eq(operands.last), rows[0].place.eq(operands.d_row),
             *(after.eq(before) for before, after in zip(rows, rows[1:], strict=False)),
         ]
         return rows[-1], Cat(row.to_vector | row.to_tile for row in rows).any()
@@ -164,27 +166,19 @@ class ActivationUnit(wiring.Component):
         Returns for how many more rows there is room, whether one was written, and whether it was the last of an
         instruction.
         """
-        width = 32 * self.config.size
-        m.submodules.results = results = SyncFIFOBuffered(width=width + 1, depth=_RESULTS)
-        m.submodules.places = places = Memory(shape=len(self.d.row), depth=_RESULTS, init=[])
-        place, next_place = places.write_port(), places.read_port(domain="comb")
+        layout = data.StructLayout({"data": self.d.data.shape(), "row": len(self.d.row), "last": 1})
+        m.submodules.results = results = SyncFIFOBuffered(width=layout.size, depth=_RESULTS)
+        entry, first = layout(results.w_data), layout(results.r_data)
         transfer = Signal()
         free = Signal(range(_RESULTS + 1), init=_RESULTS)
         m.d.comb += [
-            place.data.eq(operands.d_row), place.en.eq(operands.issue & instruction.to_vector),
-            results.w_data.eq(Cat(result, row.last)), results.w_en.eq(row.to_vector),
-            self.d.row.eq(next_place.data), self.d.data.eq(results.r_data[:width]), self.d.valid.eq(results.r_rdy),
+            entry.data.eq(result), entry.row.eq(row.place), entry.last.eq(row.last), results.w_en.eq(row.to_vector),
+            self.d.row.eq(first.row), self.d.data.eq(first.data), self.d.valid.eq(results.r_rdy),
             transfer.eq(self.d.valid & self.d.ready),
             results.r_en.eq(transfer),
         ]
-        writing = Signal.like(place.addr)
-        reading = Signal.like(place.addr)
-        m.d.comb += [place.addr.eq(writing), next_place.addr.eq(reading)]
-        m.d.sync += [
-            writing.eq(writing + place.en), reading.eq(reading + transfer),
-            free.eq(free - (operands.begin & instruction.to_vector) + transfer),
-        ]
-        return free, transfer, transfer & results.r_data[width]
+        m.d.sync += free.eq(free - (operands.begin & instruction.to_vector) + transfer)
+        return free, transfer, transfer & first.last
 
     def _left(self, m, accept, ages, instruction, rows_over, tiles_over):
         """Whether the older instruction has rows, and tiles, to write; the younger one may have written its rows."""

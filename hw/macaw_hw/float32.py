@@ -8,8 +8,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "negated", "ordered",
-           "FloatAdd", "FloatMul", "IntToFloat"]
+__all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "is_nan",
+           "register", "delayed", "FloatAdd", "FloatMul", "IntToFloat"]
 
 NAN = 0x7FC00000
 INFINITY = 0x7F800000
@@ -24,20 +24,26 @@ Float32 = data.StructLayout({"mantissa": 23, "exponent": 8, "sign": 1})
 def normalised(bits):
     """``bits`` with subnormals replaced by the zero of their sign, and NaN by :data:`NAN`."""
     f = Float32(bits)
-    return Mux(_is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
+    return Mux(is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
 
 
-def negated(bits):
-    """Minus ``bits``. The sign of a NaN flips too; arithmetic does not care."""
-    return Cat(bits[:31], ~bits[31])
+def is_nan(f):
+    """Whether the `Float32` is a NaN."""
+    return f.exponent.all() & f.mantissa.any()
 
 
-def ordered(bits):
-    """An unsigned 32-bit number that orders as normalised ``bits`` do; both zeros are equal.
+def register(shape, name):
+    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
+    return Signal(shape, name=name, reset_less=True)
 
-    NaN has no place in the order and must be excluded by the caller.
-    """
-    return Mux(bits[31] & bits[23:31].any(), ~bits, bits | 1 << 31)
+
+def delayed(m, value, cycles, name):
+    """``value`` now, one cycle later, and so on."""
+    values = [value]
+    for i in range(cycles):
+        values.append(register(value.shape(), f"{name}_{i + 1}"))
+        m.d.sync += values[i + 1].eq(values[i])
+    return values
 
 
 class FloatAdd(wiring.Component):
@@ -68,20 +74,20 @@ class FloatAdd(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        first, second = _register(Float32, "first"), _register(Float32, "second")
-        swap = _register(1, "swap")
+        first, second = register(Float32, "first"), register(Float32, "second")
+        swap = register(1, "swap")
         m.d.sync += [first.eq(self.a), second.eq(self.b), swap.eq(self.a[:31] < self.b[:31])]
 
         large, small = Signal(Float32), Signal(Float32)
         difference = Signal(8)
-        augend = _register(24, "augend")
-        addend = _register(23, "addend")
-        exponents = _register(16, "exponents")
-        distance = _register(5, "distance")
-        opposite = _register(1, "opposite")
-        dropped = _register(1, "dropped")
-        sign = _register(1, "sign")
-        integer = _delayed(m, self.integer, 2, "integer")
+        augend = register(24, "augend")
+        addend = register(23, "addend")
+        exponents = register(16, "exponents")
+        distance = register(5, "distance")
+        opposite = register(1, "opposite")
+        dropped = register(1, "dropped")
+        sign = register(1, "sign")
+        integer = delayed(m, self.integer, 2, "integer")
         m.d.comb += [
             large.as_value().eq(Mux(swap, second, first)),
             small.as_value().eq(Mux(swap, first, second)),
@@ -99,10 +105,10 @@ class FloatAdd(wiring.Component):
 
         kept = self._aligned(m, addend, distance)
         up = Signal()  # a rounded integer
-        total_a, total_b = _register(25, "total_a"), _register(28, "total_b")
-        subtract = _register(1, "subtract")
-        infinite = _register(1, "infinite")
-        nan = _register(1, "nan")
+        total_a, total_b = register(25, "total_a"), register(28, "total_b")
+        subtract = register(1, "subtract")
+        infinite = register(1, "infinite")
+        nan = register(1, "nan")
         m.d.comb += up.eq(integer[2] & kept[2] & (kept[:2].any() | kept[3]))
         m.d.sync += [
             subtract.eq(opposite & ~dropped),
@@ -114,21 +120,21 @@ class FloatAdd(wiring.Component):
             # A NaN is larger than anything else.
             nan.eq(exponents[:8].all() & (augend[:23].any() | exponents[8:].all() & opposite)),
         ]
-        total = _register(28, "total")
+        total = register(28, "total")
         m.d.sync += total.eq((Cat(subtract, total_a << 3) + Cat(subtract, total_b))[1:])
 
-        partial, value = _register(28, "partial"), _register(28, "value")
-        bytes_skipped, skipped = _register(2, "bytes_skipped"), _register(5, "skipped")
+        partial, value = register(28, "partial"), register(28, "value")
+        bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
         shifted, skip = _skip_bytes(m, total)
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip)]
         shifted, skip = _skip_bits(m, partial)
         m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
 
-        subtract = _delayed(m, subtract, 3, "subtract")[-1]
+        subtract = delayed(m, subtract, 3, "subtract")[-1]
         _packed(m, self.o, mantissa=value[4:27], up=value[3] & (value[:3].any() | value[4]),
-                exponent=_delayed(m, exponents[:8], 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
-                sign=_delayed(m, sign, 4, "sign")[-1] & (value[27] | ~subtract), zero=~value[27],
-                infinite=_delayed(m, infinite, 3, "infinite")[-1], nan=_delayed(m, nan, 3, "nan")[-1])
+                exponent=delayed(m, exponents[:8], 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
+                sign=delayed(m, sign, 4, "sign")[-1] & (value[27] | ~subtract), zero=~value[27],
+                infinite=delayed(m, infinite, 3, "infinite")[-1], nan=delayed(m, nan, 3, "nan")[-1])
         return m
 
     def _aligned(self, m, addend, distance):
@@ -184,8 +190,8 @@ class FloatMul(wiring.Component):
         m = Module()
         a, b = Float32(self.a), Float32(self.b)
         factors = [(Cat(f.mantissa, 1)[:12], Cat(f.mantissa, 1)[12:]) for f in (a, b)]
-        partial = [[_register(24, f"partial{i}{j}") for j in range(2)] for i in range(2)]
-        exponent = _register(signed(10), "exponent")
+        partial = [[register(24, f"partial{i}{j}") for j in range(2)] for i in range(2)]
+        exponent = register(signed(10), "exponent")
         down = self.scale & b.sign
         zero = (a.exponent == 0) | ~self.scale & (b.exponent == 0)
         special = a.exponent.all() | ~self.scale & b.exponent.all()
@@ -194,19 +200,19 @@ class FloatMul(wiring.Component):
             exponent.eq((Cat(down, a.exponent) + Cat(down, b.exponent ^ down.replicate(8), down.replicate(2)))[1:11]),
         ]
 
-        product = _register(36, "product")
-        lost = _register(1, "lost")
+        product = register(36, "product")
+        lost = register(1, "lost")
         m.d.sync += [
             product.eq(Cat(partial[0][0][12:], partial[1][1]) + (partial[0][1] + partial[1][0])),
             lost.eq(partial[0][0][:12].any()),
         ]
 
-        scale = _delayed(m, self.scale, 3, "scale")
-        zero = _delayed(m, zero, 2, "zero")[-1]
+        scale = delayed(m, self.scale, 3, "scale")
+        zero = delayed(m, zero, 2, "zero")[-1]
         flags = {
             "infinite": special, "nan": special & ((a.exponent == 0) | ~self.scale & (b.exponent == 0)
-                                                   | _is_nan(a) | ~self.scale & _is_nan(b))}
-        flags = {name: _delayed(m, value, 2, name)[-1] for name, value in flags.items()}
+                                                   | is_nan(a) | ~self.scale & is_nan(b))}
+        flags = {name: delayed(m, value, 2, name)[-1] for name, value in flags.items()}
         top = product[35]
         value = Signal(25)
         m.d.comb += value.eq(Mux(top, product[11:], product[10:35]))
@@ -214,8 +220,8 @@ class FloatMul(wiring.Component):
         adjustment = Cat(~(top | scale[2]), top, Const(0, 5), (~scale[2]).replicate(3))
         _packed(m, self.o, mantissa=value[1:24],
                 up=value[0] & (lost | product[:10].any() | top & product[10] | value[1]),
-                exponent=_delayed(m, exponent, 1, "exponent")[-1], adjustment=adjustment, width=10,
-                sign=_delayed(m, a.sign ^ b.sign & ~self.scale, 2, "sign")[-1], zero=zero, tiny=~scale[2], **flags)
+                exponent=delayed(m, exponent, 1, "exponent")[-1], adjustment=adjustment, width=10,
+                sign=delayed(m, a.sign ^ b.sign & ~self.scale, 2, "sign")[-1], zero=zero, tiny=~scale[2], **flags)
         return m
 
 
@@ -267,35 +273,17 @@ class IntToFloat(wiring.Component):
         sign = self.p[-1]
         number = Signal(24)
         m.d.comb += number.eq(Cat(sign.replicate(24 - self.width), self.p ^ sign.replicate(self.width)))
-        signs = _delayed(m, sign, 2, "sign")
-        partial, value = _register(24, "partial"), _register(24, "value")
-        bytes_skipped, skipped = _register(2, "bytes_skipped"), _register(5, "skipped")
-        base = _register(signed(11), "base")
+        signs = delayed(m, sign, 2, "sign")
+        partial, value = register(24, "partial"), register(24, "value")
+        bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
+        base = register(signed(11), "base")
         shifted, skip = _skip_bytes(m, number, sign)
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 1 - 31))]
         shifted, skip = _skip_bits(m, partial, signs[1])
         m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
-        _packed(m, self.o, mantissa=value[:23], up=signs[2], exponent=_delayed(m, base, 1, "base")[-1],
+        _packed(m, self.o, mantissa=value[:23], up=signs[2], exponent=delayed(m, base, 1, "base")[-1],
                 adjustment=~skipped, width=11, sign=signs[2], zero=~value[23])
         return m
-
-
-def _is_nan(f):
-    return f.exponent.all() & f.mantissa.any()
-
-
-def _register(shape, name):
-    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
-    return Signal(shape, name=name, reset_less=True)
-
-
-def _delayed(m, value, cycles, name):
-    """``value`` now, one cycle later, and so on."""
-    values = [value]
-    for i in range(cycles):
-        values.append(_register(value.shape(), f"{name}_{i + 1}"))
-        m.d.sync += values[i + 1].eq(values[i])
-    return values
 
 
 def _left(value, places, fill):
@@ -348,8 +336,8 @@ def _packed(m, o, *, mantissa, up, exponent, adjustment, width, sign, zero, infi
     """
     exponent, adjustment = Value.cast(exponent), Value.cast(adjustment)
     base, change = Signal(signed(width), name="base_exponent"), Signal(signed(width), name="change")
-    rounded = _register(23 + width, "rounded")
-    after = {name: _register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
+    rounded = register(23 + width, "rounded")
+    after = {name: register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
     m.d.comb += [base.eq(exponent), change.eq(adjustment)]
     m.d.sync += [
         rounded.eq(Cat(mantissa, base) + Cat(up, Const(0, 22), change)),
@@ -357,7 +345,7 @@ def _packed(m, o, *, mantissa, up, exponent, adjustment, width, sign, zero, infi
           {"sign": sign, "zero": zero, "infinite": infinite, "nan": nan, "tiny": ~up & tiny}.items()),
     ]
 
-    packed = _register(32, "packed")
+    packed = register(32, "packed")
     result = Signal(signed(width), name="result_exponent")
     none, over, least = Signal(name="none"), Signal(name="over"), Signal(name="least")
     m.d.comb += [

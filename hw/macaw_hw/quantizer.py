@@ -1,6 +1,6 @@
 """Quantizer: float32 rows become bfp8 tiles."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -12,7 +12,7 @@ from .interfaces import TileWrite, lanes
 
 __all__ = ["ExponentMaximum", "QuantizerLane", "Quantizer"]
 
-_LATENCY = 20
+_LATENCY = 28
 """Cycles from the reservation of a row to its return, beyond the N that a tile takes to fill."""
 _BIAS = 127 + 6
 
@@ -118,29 +118,33 @@ class QuantizerLane(wiring.Component):
         # Value 1.mantissa: seven integer bits, one to round by, one that is sticky.
         value = Signal(9, reset_less=True)
         sign = Signal(reset_less=True)
-        distance = Signal(4, reset_less=True)
+        distance = Signal(3, reset_less=True)
         difference = Signal(8)
         m.d.comb += difference.eq(self.largest - read.data.exponent)
         with m.If(self.advance):
             m.d.sync += [
-                value.eq(Mux(self.blank | (read.data.exponent == 0), 0,
+                # Shifted by 8 places or more, it would round to zero.
+                value.eq(Mux(self.blank | (read.data.exponent == 0) | difference[3:].any(), 0,
                              Cat(read.data.sticky, read.data.mantissa, 1))),
                 sign.eq(read.data.sign),
-                distance.eq(Mux(difference > 8, 8, difference)),
+                distance.eq(difference),
             ]
 
+        pairs = Signal(9)
         shifted = Signal(9)
-        magnitude = Signal(7)
+        up = Signal()
         result = Signal(8, reset_less=True)
-        lost = (value & ~(Const(0x1FF, 9) << distance)[:9]).any()
-        up = shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()
+        lost = (distance[1:].any() & value[:2].any() | distance[2] & value[2:4].any()
+                | distance[1:].all() & value[4:6].any() | distance[0] & pairs[0])
         m.d.comb += [
-            shifted.eq(value >> distance),
-            magnitude.eq(shifted[2:] + up),
+            pairs.eq(Mux(distance[2], Mux(distance[1], value >> 6, value >> 4), Mux(distance[1], value >> 2, value))),
+            shifted.eq(Mux(distance[0], pairs >> 1, pairs)),
+            up.eq(shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()),
             self.o.eq(result),
         ]
         with m.If(self.advance):
-            m.d.sync += result.eq(Mux(sign, -magnitude, magnitude))
+            # The complement lacks one to the negative.
+            m.d.sync += result.eq(Cat(shifted[2:] ^ sign.replicate(7), sign) + (up ^ sign))
         return m
 
 

@@ -121,7 +121,7 @@ class Lanes(StreamTop):
             m.submodules[f"decoder{index}"] = decoder = LaneDecoder()
             m.d.comb += [
                 decoder.op.eq(op), decoder.scalar.eq(scalars.word_select(index, 32)),
-                lane.control.eq(decoder.control), lane.load_a.eq(go), lane.load_b.eq(go),
+                lane.control.eq(decoder.control),
                 lane.a.eq(held.word_select(1 + index, 32)),
                 lane.b.eq(held.word_select(1 + self._copies + index, 32)),
                 self.o.word_select(index, 32).eq(lane.o),

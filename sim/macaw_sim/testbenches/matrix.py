@@ -284,7 +284,7 @@ async def keeps_its_cycle_counts(dut):
     rng, size = generator(2), config.size
     bench = Bench(dut, rng, config)
     await bench.start()
-    drain = size + 2 + Accumulator.latency
+    drain = size + 3 + Accumulator.latency
     for rows in (1, 2, size - 1, size, size + 1, 2 * size + 3):
         for k_tiles in (1, 4):
             bench.x.issues.clear()
