@@ -87,7 +87,7 @@ class FloatAdd(wiring.Component):
         opposite = register(1, "opposite")
         dropped = register(1, "dropped")
         sign = register(1, "sign")
-        integer = delayed(m, self.integer, 2, "integer")
+        integer = delayed(m, self.integer, 3, "integer")
         m.d.comb += [
             large.as_value().eq(Mux(swap, second, first)),
             small.as_value().eq(Mux(swap, first, second)),
@@ -103,25 +103,29 @@ class FloatAdd(wiring.Component):
             sign.eq(Mux(large.exponent == 0, large.sign & small.sign, large.sign)),
         ]
 
-        kept = self._aligned(m, addend, distance)
-        up = Signal()  # a rounded integer
-        total_a, total_b = register(25, "total_a"), register(28, "total_b")
-        subtract = register(1, "subtract")
-        infinite = register(1, "infinite")
-        nan = register(1, "nan")
-        m.d.comb += up.eq(integer[2] & kept[2] & (kept[:2].any() | kept[3]))
+        shifted, lost = self._shifted(m, addend, distance)
+        middle, lower = register(26, "middle"), register(1, "lower")
+        last, subtract = register(1, "last"), register(1, "subtract")
+        infinite, nan = register(1, "infinite"), register(1, "nan")
         m.d.sync += [
+            middle.eq(Mux(dropped, 0, shifted)), lower.eq(~dropped & lost), last.eq(distance[0]),
             subtract.eq(opposite & ~dropped),
-            total_a.eq(Cat(augend[0] | up, augend[1:])),
-            # Subtraction adds the complement; the carry comes from one more bit below.
-            total_b[:3].eq(Mux(dropped | integer[2], 0, Mux(opposite, ~kept[:3], kept[:3]))),
-            total_b[3:].eq(Mux(dropped, 0, Mux(opposite, Cat(~kept[3:], 1), kept[3:]))),
             infinite.eq(exponents[:8].all()),
             # A NaN is larger than anything else.
             nan.eq(exponents[:8].all() & (augend[:23].any() | exponents[8:].all() & opposite)),
         ]
+
+        kept = Signal(27)  # three bits of fraction; the lowest says whether any bit was lost
+        up = Signal()
+        upper = delayed(m, augend, 1, "augend")[-1]
         total = register(28, "total")
-        m.d.sync += total.eq((Cat(subtract, total_a << 3) + Cat(subtract, total_b))[1:])
+        m.d.comb += [
+            kept.eq(Cat(lower | last & middle[0], Mux(last, middle >> 1, middle))),
+            up.eq(integer[3] & kept[2] & (kept[:2].any() | kept[3])),
+        ]
+        # Subtraction adds the complement; the carry comes from one more bit below.
+        addition = Cat(Mux(integer[3], 0, kept[:3]), kept[3:], 0) ^ subtract.replicate(28)
+        m.d.sync += total.eq((Cat(subtract, Const(0, 3), upper[0] | up, upper[1:]) + Cat(subtract, addition))[1:])
 
         partial, value = register(28, "partial"), register(28, "value")
         bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
@@ -137,26 +141,22 @@ class FloatAdd(wiring.Component):
                 infinite=delayed(m, infinite, 3, "infinite")[-1], nan=delayed(m, nan, 3, "nan")[-1])
         return m
 
-    def _aligned(self, m, addend, distance):
-        """27 bits: the significand over three bits of fraction, shifted; the lowest says whether any bit was lost."""
+    def _shifted(self, m, addend, distance):
+        """The significand over two bits of fraction, shifted by ``distance`` but its lowest bit; was any bit lost?"""
         value = Cat(Const(0, 2), addend, 1)
         coarse = Signal(26)
-        middle = Signal(26)
-        fine = Signal(26)
+        shifted = Signal(26)
         m.d.comb += [
             coarse.eq(Mux(distance[4], Mux(distance[3], value >> 24, value >> 16),
                           Mux(distance[3], value >> 8, value))),
-            middle.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
-                          Mux(distance[1], coarse >> 2, coarse))),
-            fine.eq(Mux(distance[0], middle >> 1, middle)),
+            shifted.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
+                           Mux(distance[1], coarse >> 2, coarse))),
         ]
-        lost = Signal()
-        m.d.comb += lost.eq(
-            (distance[3] | distance[4]) & value[:8].any() | distance[4] & value[8:16].any()
-            | distance[3] & distance[4] & value[16:24].any()
-            | (distance[1] | distance[2]) & coarse[:2].any() | distance[2] & coarse[2:4].any()
-            | distance[1] & distance[2] & coarse[4:6].any() | distance[0] & middle[0])
-        return Cat(lost, fine)
+        return shifted, (
+            distance[3:].any() & value[:8].any() | distance[4] & value[8:16].any()
+            | distance[3:].all() & value[16:24].any()
+            | distance[1:3].any() & coarse[:2].any() | distance[2] & coarse[2:4].any()
+            | distance[1:3].all() & coarse[4:6].any())
 
 
 class FloatMul(wiring.Component):

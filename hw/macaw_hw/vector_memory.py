@@ -1,6 +1,6 @@
 """Vector memory: float32 rows in several one-read-one-write banks, shared by all units."""
 
-from amaranth.hdl import Array, Const, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -13,6 +13,8 @@ __all__ = ["VectorBank", "VectorMemory"]
 
 _READS = ("acc_read", "store", "a", "b")
 _WRITES = ("acc_write", "load", "d")
+_SHARED = {"b": "store", "d": "load"}
+"""Ports that share the wires of another, which comes first: each set of wires reaches all banks, and is large."""
 
 
 class VectorBank(wiring.Component):
@@ -53,15 +55,16 @@ class VectorMemory(wiring.Component):
 
     ::
 
-        acc_read store a b --> priority --> bank 0 --> data
-                               of each      bank 1     by registered
-        acc_write load d ----> bank         ...        bank number
+        acc_read, a, store or b --> priority --> bank 0 --> data
+                                    of each      bank 1     by registered
+        acc_write, load or d -----> bank         ...        bank number
 
     The upper address bits select the bank. Each bank does one read and one write per cycle, each for the
     port with the highest priority among those that ask for it; the others see ``ready`` low and have to
     wait. Priorities fall in the order below, so ``acc_read`` and ``acc_write`` are always ready. The bus comes
     before the activation unit, since a beat that it loses is lost for good, and a float32 row takes it several beats.
-    Ports ``a`` and ``b`` share one read when they ask for the same row.
+    Ports ``a`` and ``b`` share one read when they ask for the same row. The bus and the activation unit have
+    wires in common: ``b`` waits whenever ``store`` asks, ``d`` whenever ``load`` does, for whatever bank.
 
     A row read in the very cycle in which it is written is the old row or garbage, depending on the
     technology; one cycle later it is the new row.
@@ -93,43 +96,60 @@ class VectorMemory(wiring.Component):
         m = Module()
         reads = [getattr(self, name) for name in _READS]
         writes = [getattr(self, name) for name in _WRITES]
+        # Address and data wires of the ports: a port that shares them follows the one that it shares them with.
+        rows = {name: getattr(self, name).row for name in (*_READS, *_WRITES)}
+        data = {name: getattr(self, name).data.as_value() for name in _WRITES}
+        for wires in (rows, data):
+            for name, first in _SHARED.items():
+                if name in wires:
+                    wires[name] = wires[first] = Mux(getattr(self, first).valid, wires[first], wires[name])
         banks = []
         for number in range(self.config.vector_banks):
             m.submodules[f"bank{number}"] = bank = VectorBank(config=self.config)
-            self._connect(m, bank, number, reads, writes)
+            self._connect(m, bank, number, rows, data)
             banks.append(bank.read_data)
         for name, port in zip(_READS, reads, strict=True):
-            bank = Signal(ceil_log2(len(banks)), name=f"{name}_bank")
-            m.d.sync += bank.eq(self._bank(port))
-            m.d.comb += port.data.as_value().eq(Array(banks)[bank])
+            if name not in _SHARED.values():
+                bank = Signal(ceil_log2(len(banks)), name=f"{name}_bank")
+                m.d.sync += bank.eq(self._bank(rows[name]))
+                m.d.comb += port.data.as_value().eq(Array(banks)[bank])
+        m.d.comb += self.store.data.eq(self.b.data)
         for ports in (reads, writes):
             for i, port in enumerate(ports):
                 m.d.comb += port.ready.eq(~self._blocked(port, ports[:i]))
         return m
 
-    def _bank(self, port):
-        return port.row[ceil_log2(self.config.vector_bank_rows):]
+    def _bank(self, row):
+        return row[ceil_log2(self.config.vector_bank_rows):]
 
     def _blocked(self, port, before):
-        """Whether one of the ports ``before`` asks for the same bank (but `a`, of `b`, for another row)."""
+        """Whether one of the ports ``before`` asks for the same bank (but `a`, of `b`, for another row) or wires."""
         blocked = Const(0)
         for other in before:
-            conflict = other.valid & (self._bank(other) == self._bank(port))
+            conflict = other.valid & (self._bank(other.row) == self._bank(port.row))
             if port is self.b and other is self.a:
                 conflict &= other.row != port.row
             blocked |= conflict
+        for name, first in _SHARED.items():
+            if port is getattr(self, name):
+                blocked |= getattr(self, first).valid
         return blocked
 
-    def _connect(self, m, bank, number, reads, writes):
+    def _connect(self, m, bank, number, rows, data):
         """What the first port that asks for bank ``number`` wants is what the bank does."""
-        condition = m.If
-        for port in reads:
-            with condition(port.valid & (self._bank(port) == number)):
-                m.d.comb += [bank.read_row.eq(port.row), bank.read_enable.eq(1)]
-            condition = m.Elif
-        condition = m.If
-        for port in writes:
-            with condition(port.valid & (self._bank(port) == number)):
-                m.d.comb += [bank.write_row.eq(port.row), bank.write_data.eq(port.data),
-                             bank.write_enable.eq(1)]
-            condition = m.Elif
+        def asks(name):
+            port = getattr(self, name)
+            waits = getattr(self, _SHARED[name]).valid if name in _SHARED else Const(0)
+            return port.valid & ~waits & (self._bank(port.row) == number)
+
+        row = rows[_READS[-1]]
+        for name in reversed(_READS[:-1]):
+            row = Mux(asks(name), rows[name], row)
+        first, *others = _WRITES
+        last = others[-1]
+        m.d.comb += [
+            bank.read_row.eq(row), bank.read_enable.eq(Cat(asks(name) for name in _READS).any()),
+            bank.write_row.eq(Mux(asks(first), rows[first], rows[last])),
+            bank.write_data.eq(Mux(asks(first), data[first], data[last])),
+            bank.write_enable.eq(Cat(asks(name) for name in _WRITES).any()),
+        ]

@@ -2,10 +2,11 @@
 
 Fixed priority starves whoever is below for as long as those above ask for the same bank in every cycle.
 What is proven bounds it: a port waits in a cycle only if a port above it transfers to that very bank, so
-it waits for as many cycles as those make transfers, and each of their instructions makes finitely many.
+it waits for as many cycles as those make transfers, and each of their instructions makes finitely many. A port that
+shares wires also waits while the other asks, which is until that transfers.
 """
 
-from amaranth.hdl import Cat, Mux, Signal
+from amaranth.hdl import Cat, Const, Mux, Signal
 from macaw_hw import tile_memory, vector_memory
 from macaw_hw.config import Config
 
@@ -19,8 +20,11 @@ _BIT = 5
 """The data bit that is followed; the others are stored in the same way."""
 
 
-def _arbitration(bench, memory, names, address, rows):
-    """What holds between ports of one direction, highest priority first; banks have ``rows`` addresses."""
+def _arbitration(bench, memory, names, address, rows, shared=()):
+    """What holds between ports of one direction, highest priority first; banks have ``rows`` addresses.
+
+    Of a port in ``shared`` and the one that it shares wires with, only the latter is served.
+    """
     ports = [getattr(memory, name) for name in names]
     granted = [port.valid & port.ready for port in ports]
     where = [getattr(port, address) for port in ports]
@@ -28,9 +32,13 @@ def _arbitration(bench, memory, names, address, rows):
     bench.check(f"{names[0]} never waits", ports[0].ready)
     for i, name in enumerate(names):
         above = Cat(granted[j] & (bank[j] == bank[i]) for j in range(i))
+        wires = Const(0)
+        if name in shared:
+            wires = ports[names.index(shared[name])].valid
+            bench.check(f"{name} never goes along with {shared[name]}", ~granted[i] | ~wires)
         if i:
-            bench.check(f"{name} waits only while one above it transfers to the same bank",
-                        ~ports[i].valid | ports[i].ready | above.any())
+            bench.check(f"{name} waits only while one above it transfers to the same bank, or needs its wires",
+                        ~ports[i].valid | ports[i].ready | above.any() | wires)
             bench.reach(f"{name} waits", ports[i].valid & ~ports[i].ready)
         for j in range(i):
             together = granted[i] & granted[j] & (bank[j] == bank[i])
@@ -38,7 +46,8 @@ def _arbitration(bench, memory, names, address, rows):
                 bench.reach("a and b share a read", together)
                 together &= where[j] != where[i]
             bench.check(f"{names[j]} and {name} never share a bank", ~together)
-    bench.reach("as many transfers as banks", sum(granted) >= min(4, len(names)))
+    different = sum(name not in shared for name in names)
+    bench.reach("as many transfers as banks", sum(granted) >= min(4, different))
 
 
 @proof("VectorMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
@@ -46,7 +55,8 @@ def vector_arbitration(bench):
     memory = vector_memory.VectorMemory(config=_FOUR_BANKS)
     bench.add("memory", memory)
     for names in (vector_memory._READS, vector_memory._WRITES):
-        _arbitration(bench, memory, names, "row", _FOUR_BANKS.vector_bank_rows)
+        _arbitration(bench, memory, names, "row", _FOUR_BANKS.vector_bank_rows,
+                     {name: first for name, first in vector_memory._SHARED.items() if name in names})
 
 
 @proof("TileMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
