@@ -61,7 +61,7 @@ class WeightLoader(wiring.Component):
         last_line = Signal()
         last_tile = Signal()
         m.d.comb += [
-            self.out_of_range.eq(active & (tile >= self.config.tiles)),
+            self.out_of_range.eq(active & tile[len(self.w.tile):].any()),
             self.w.valid.eq(active & ~self.out_of_range & ((line != 0) | ~self.full | self.taken)),
             self.w.tile.eq(tile), self.w.line.eq(line), self.w.transpose.eq(transpose),
             issue.eq(self.w.valid & self.w.ready),
@@ -137,42 +137,56 @@ class Streamer(wiring.Component):
         move = Signal()
         current = Signal(MATRIX.layout, reset_less=True)
         active = Signal()
+        step = Signal()
         issue = Signal()
         first_row = Signal()
         last_row = Signal()
         first_pass = Signal()
         last_pass = Signal()
         age = Signal(range(self.drain + 1), init=self.drain)
+        # The row that is asked for; the walk is one ahead.
+        row = data.StructLayout({
+            "x": len(self.x.tile), "y": len(self.o_result.row), "line": len(self.x.line), "transpose": 1,
+            "first": 1, "fresh": 1, "last": 1, "outside": 1})
+        asked = Signal(row, reset_less=True)
+        asking = Signal()
         m.d.comb += [
             issue.eq(self.x.valid & self.x.ready),
+            step.eq(active & (~asking | issue)),
             last_pass.eq(current.k_tiles == 1),
-            move.eq(waiting & (~active | (issue & last_row & last_pass))),
+            move.eq(waiting & (~active | (step & last_row & last_pass))),
             self.ready.eq(~waiting | move),
-            self.taken.eq(issue & first_row),
+            self.taken.eq(issue & asked.first),
         ]
 
         with m.If(issue):
             m.d.sync += age.eq(1)
         with m.Elif(age != self.drain):
             m.d.sync += age.eq(age + 1)
-        x, y, line = self._walk(m, pending, move, current, issue, last_row, first_row)
-        fresh = first_pass & ~current.accumulate
-        hazard = self._hazard(m, y, issue, fresh)
+        x, y, line = self._walk(m, pending, move, current, step, last_row, first_row)
+        with m.If(step):
+            m.d.sync += [
+                asked.x.eq(x), asked.y.eq(y), asked.line.eq(line), asked.transpose.eq(current.x_transpose),
+                asked.first.eq(first_row), asked.fresh.eq(first_pass & ~current.accumulate),
+                asked.last.eq(last_row & last_pass),
+                asked.outside.eq(x[len(asked.x):].any() | y[len(asked.y):].any()),
+            ]
+        m.d.sync += asking.eq(step | asking & ~issue)
+
         bad = Signal()
+        hazard = self._hazard(m, y[:len(asked.y)], step, asked, issue)
         m.d.comb += [
-            bad.eq((x >= self.config.tiles) | (y >= self.config.vector_rows)
-                   | (first_row & ~self.full & self.w_out_of_range)),
-            self.x.tile.eq(x), self.x.line.eq(line), self.x.transpose.eq(current.x_transpose),
-            self.x.valid.eq(active & ~bad & ~hazard & (self.full | ~first_row)),
+            bad.eq(asked.outside | (asked.first & ~self.full & self.w_out_of_range)),
+            self.x.tile.eq(asked.x), self.x.line.eq(asked.line), self.x.transpose.eq(asked.transpose),
+            self.x.valid.eq(asking & ~asked.outside & ~hazard & (self.full | ~asked.first)),
         ]
         m.d.sync += [
-            self.fault.eq(active & bad & (age == self.drain)),
-            self.o_valid.eq(issue), self.o_first.eq(first_row),
-            self.o_result.row.eq(y), self.o_result.fresh.eq(fresh),
-            self.o_result.last.eq(last_row & last_pass),
+            self.fault.eq(asking & bad & (age == self.drain)),
+            self.o_valid.eq(issue), self.o_first.eq(asked.first),
+            self.o_result.row.eq(asked.y), self.o_result.fresh.eq(asked.fresh), self.o_result.last.eq(asked.last),
         ]
 
-        with m.If(issue & last_row):
+        with m.If(step & last_row):
             m.d.sync += [current.k_tiles.eq(current.k_tiles - 1), first_pass.eq(0), active.eq(~last_pass)]
         with m.If(move):
             m.d.sync += [active.eq(1), current.eq(pending), first_pass.eq(1), waiting.eq(0)]
@@ -180,18 +194,24 @@ class Streamer(wiring.Component):
             m.d.sync += [pending.eq(self.instruction), waiting.eq(1)]
         return m
 
-    def _hazard(self, m, y, issue, fresh):
-        """Whether the next row, `y`, is one of those that were issued so recently that its old value is not there."""
-        recent = [Signal(data.StructLayout({"valid": 1, "row": len(self.o_result.row)}), name=f"recent{i}")
-                  for i in range(Accumulator.loop - 1)]
-        row = y[:len(self.o_result.row)]
-        m.d.sync += [recent[0].eq(Cat(issue, row)),
-                     *(after.eq(before) for before, after in zip(recent, recent[1:], strict=False))]
-        hazard = Signal()
-        m.d.comb += hazard.eq(~fresh & Cat(one.valid & (one.row == row) for one in recent).any())
-        return hazard
+    def _hazard(self, m, following, step, asked, issue):
+        """Whether the row that is asked for was issued so recently that its old value is not there.
 
-    def _walk(self, m, pending, move, current, issue, last_row, first_row):
+        It is compared when it is taken from the walk, as ``following``; from then on, what was found grows older.
+        """
+        recent = [Signal(data.StructLayout({"valid": 1, "row": len(asked.y)}), name=f"recent{i}")
+                  for i in range(Accumulator.loop - 2)]
+        m.d.sync += [recent[0].eq(Cat(issue, asked.y)),
+                     *(after.eq(before) for before, after in zip(recent, recent[1:], strict=False))]
+        same = Signal(Accumulator.loop - 1)
+        with m.If(step):
+            m.d.sync += same.eq(Cat(issue & (asked.y == following),
+                                    *(one.valid & (one.row == following) for one in recent)))
+        with m.Else():
+            m.d.sync += same.eq(same << 1)
+        return same.any() & ~asked.fresh
+
+    def _walk(self, m, pending, move, current, step, last_row, first_row):
         """X tile, Y row and line of the next row: signals."""
         x = Signal(16, reset_less=True)
         y = Signal(16, reset_less=True)
@@ -199,7 +219,7 @@ class Streamer(wiring.Component):
         line = Signal.like(self.x.line)
         next_x = Signal(16)
         m.d.comb += [last_row.eq(left == 1), next_x.eq(current.x + current.x_k_stride)]
-        with m.If(issue):
+        with m.If(step):
             m.d.sync += [y.eq(y + current.y_stride), left.eq(left - 1), line.eq(line + 1), first_row.eq(0)]
             with m.If(line == self.config.size - 1):
                 m.d.sync += x.eq(x + current.x_row_stride)

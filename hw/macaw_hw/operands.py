@@ -37,7 +37,7 @@ class AddressLoop(wiring.Component):
         m = Module()
         base = Signal(16)
         following = Signal(16)
-        m.d.comb += following.eq(Mux(self.wrap, base, self.address) + Mux(self.wrap, self.outer, self.inner))
+        m.d.comb += following.eq(Mux(self.wrap, base + self.outer, self.address + self.inner))
         with m.If(self.load):
             m.d.sync += [base.eq(self.start), self.address.eq(self.start)]
         with m.Elif(self.step):
@@ -104,14 +104,15 @@ class Operands(wiring.Component):
         instruction, following = self.instruction, self.following
         inner = Signal(12)
         outer = Signal(12)
+        ends = Signal()
         pending = Signal()
         m.d.comb += [
-            self.end.eq(inner == 1), self.last.eq(self.end & (outer == 1)),
+            self.end.eq(ends), self.last.eq(ends & (outer == 1)),
             self.begin.eq(self.active & self.allow & ~self.outside & ~self.held),
             pending.eq(self.begin | self.held),
         ]
         loops = {port: self._loop(m, port) for port in "abd"}
-        outside = instruction.to_vector & (loops["d"] >= self.config.vector_rows)
+        outside = instruction.to_vector & loops["d"][len(self.d_row):].any()
         missing = 0
         m.d.comb += self.d_row.eq(loops["d"])
         for port in "ab":
@@ -124,17 +125,18 @@ class Operands(wiring.Component):
                 row.eq(loops[port]), valid.eq(pending & used & ~got),
             ]
             m.d.sync += got.eq(~self.issue & (got | valid & ready))
-            outside |= used & (loops[port] >= self.config.vector_rows)
+            outside |= used & loops[port][len(row):].any()
             missing |= valid & ~ready
         m.d.comb += [self.outside.eq(self.active & outside), self.issue.eq(pending & ~missing)]
         m.d.comb += self.waiting.eq(pending & ~self.issue)
         m.d.sync += self.held.eq(self.waiting)
         with m.If(self.load):
-            m.d.sync += [inner.eq(following.inner), outer.eq(following.outer), self.active.eq(1)]
+            m.d.sync += [inner.eq(following.inner), outer.eq(following.outer), self.active.eq(1),
+                         ends.eq(following.inner == 1)]
         with m.Elif(self.issue):
-            m.d.sync += [inner.eq(inner - 1), self.active.eq(~self.last)]
-            with m.If(self.end):
-                m.d.sync += [inner.eq(instruction.inner), outer.eq(outer - 1)]
+            m.d.sync += [inner.eq(inner - 1), self.active.eq(~self.last), ends.eq(inner == 2)]
+            with m.If(ends):
+                m.d.sync += [inner.eq(instruction.inner), outer.eq(outer - 1), ends.eq(instruction.inner == 1)]
         return m
 
     def _loop(self, m, port):

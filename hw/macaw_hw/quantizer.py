@@ -282,7 +282,7 @@ class Quantizer(wiring.Component):
             "tile": len(self.tile.tile), "largest": 8})
         stages = [Signal(stage, name=f"stage{i}") for i in range(3)]
         m.d.comb += [
-            self.outside.eq(tiles.r_rdy & ~self.hold & (self.address >= self.config.tiles)),
+            self.outside.eq(tiles.r_rdy & ~self.hold & self.address[ceil_log2(self.config.tiles):].any()),
             step.eq(advance & tiles.r_rdy & ~self.hold & ~self.outside),
             stored.eq(line <= head.count),
             release.eq(step & stored),
