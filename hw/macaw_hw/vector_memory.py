@@ -1,6 +1,6 @@
 """Vector memory: float32 rows in several one-read-one-write banks, shared by all units."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -15,6 +15,13 @@ _READS = ("acc_read", "store", "a", "b")
 _WRITES = ("acc_write", "load", "d")
 _SHARED = {"b": "store", "d": "load"}
 """Ports that share the wires of another, which comes first: each set of wires reaches all banks, and is large."""
+
+
+def _selected(values, number):
+    """One of ``values``, a power of two of them, by two-way choices: half the logic of one choice among all."""
+    for bit in number:
+        values = [Mux(bit, odd, even) for even, odd in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
 
 
 class VectorBank(wiring.Component):
@@ -112,7 +119,7 @@ class VectorMemory(wiring.Component):
             if name not in _SHARED.values():
                 bank = Signal(ceil_log2(len(banks)), name=f"{name}_bank")
                 m.d.sync += bank.eq(self._bank(rows[name]))
-                m.d.comb += port.data.as_value().eq(Array(banks)[bank])
+                m.d.comb += port.data.as_value().eq(_selected(banks, bank))
         m.d.comb += self.store.data.eq(self.b.data)
         for ports in (reads, writes):
             for i, port in enumerate(ports):
