@@ -2,10 +2,10 @@
 
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from . import isa
+from .block_fifo import BlockFIFO
 from .interfaces import TileWrite, Unit, VectorRead, VectorWrite, lanes
 from .lane import Lane, LaneControl, LaneDecoder
 from .operands import AddressLoop, Operands, Shuffle
@@ -167,7 +167,8 @@ class ActivationUnit(wiring.Component):
         instruction.
         """
         layout = data.StructLayout({"data": self.d.data.shape(), "row": len(self.d.row), "last": 1})
-        m.submodules.results = results = SyncFIFOBuffered(width=layout.size, depth=_RESULTS)
+        m.submodules.results = results = BlockFIFO(
+            width=layout.size, depth=_RESULTS, block=self.config.size < 16)  # larger tile memories need all blocks
         entry, first = layout(results.w_data), layout(results.r_data)
         transfer = Signal()
         free = Signal(range(_RESULTS + 1), init=_RESULTS)

@@ -2,13 +2,16 @@
 
 import re
 
-__all__ = ["NO_COLLISION_CHECK", "fold_memory_init"]
+__all__ = ["NO_COLLISION_CHECK", "IN_BLOCKS", "fold_memory_init"]
 
 NO_COLLISION_CHECK = {"no_rw_check": 1}
 """Attributes of a memory that may return anything for a row that is written in the cycle in which it is read.
 
 Without this, Yosys adds comparators and a second output register to block memories that return the new row.
 """
+
+IN_BLOCKS = {"ram_style": "block"}
+"""Attribute of a memory that is worth block RAM although it is small, as it is wide."""
 
 _BLOCK = re.compile(r"^  initial begin\n((?:    ([^\[\n]+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.MULTILINE)
 
