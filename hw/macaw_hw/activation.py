@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from . import isa
 from .block_fifo import BlockFIFO
@@ -85,7 +86,7 @@ class ActivationUnit(wiring.Component):
             m.d.sync += instruction.eq(control.instruction.payload)
 
         row, moving = self._compute(m, operands, instruction, quantizer)
-        free, written, rows_over = self._write_rows(m, operands, instruction, row, quantizer.row)
+        free, some, written, rows_over = self._write_rows(m, operands, instruction, row, quantizer.row)
 
         # The instruction whose rows are begun is behind an older one until that is done.
         old = Signal()
@@ -109,11 +110,11 @@ class ActivationUnit(wiring.Component):
         m.d.comb += [
             finished.eq(old & ~rows_left & ~tiles_left),
             outside.eq(operands.outside & ~behind | quantizer.outside),
-            room.eq(((free != 0) | ~instruction.to_vector) & (quantizer.room | ~instruction.to_tile)),
+            room.eq((some | ~instruction.to_vector) & (quantizer.room | ~instruction.to_tile)),
             follows.eq(instruction.chain & (ahead | ~rows_left)),
             operands.allow.eq(room & ~quantizer.outside & (~behind | follows)),
             control.busy.eq(young | old),
-            control.wait_memory.eq(operands.waiting | operands.active & instruction.to_vector & (free == 0)),
+            control.wait_memory.eq(operands.waiting | operands.active & instruction.to_vector & ~some),
             control.wait_other.eq(operands.active & ~control.wait_memory & ~operands.allow),
         ]
         with m.If(control.fault == isa.Fault.NONE):
@@ -163,12 +164,13 @@ class ActivationUnit(wiring.Component):
     def _write_rows(self, m, operands, instruction, row, result):
         """Results to vector memory.
 
-        Returns for how many more rows there is room, whether one was written, and whether it was the last of an
+        Returns for how many more rows there is room, whether for one, whether one was written, and whether it was the last of an
         instruction.
         """
         layout = data.StructLayout({"data": self.d.data.shape(), "row": len(self.d.row), "last": 1})
+        # The memories of large configurations need all block RAM of middle-sized devices.
         m.submodules.results = results = BlockFIFO(
-            width=layout.size, depth=_RESULTS, block=self.config.size < 16)  # larger tile memories need all blocks
+            width=layout.size, depth=_RESULTS, block=self.config.size < 16)
         entry, first = layout(results.w_data), layout(results.r_data)
         transfer = Signal()
         free = Signal(range(_RESULTS + 1), init=_RESULTS)
@@ -178,8 +180,10 @@ class ActivationUnit(wiring.Component):
             transfer.eq(self.d.valid & self.d.ready),
             results.r_en.eq(transfer),
         ]
-        m.d.sync += free.eq(free - (operands.begin & instruction.to_vector) + transfer)
-        return free, transfer, transfer & first.last
+        # One row may have begun since `some` was found, so that the last place is never used.
+        some = Signal()
+        m.d.sync += [free.eq(free - (operands.begin & instruction.to_vector) + transfer), some.eq(free[1:].any())]
+        return free, some, transfer, transfer & first.last
 
     def _left(self, m, accept, ages, instruction, rows_over, tiles_over):
         """Whether the older instruction has rows, and tiles, to write; the younger one may have written its rows."""
@@ -214,7 +218,7 @@ class ActivationUnit(wiring.Component):
 
     def _write_tiles(self, m, ages, instruction, operands, row, quantizer):
         """Results to tile memory. The tiles of the younger instruction wait until it is the older one."""
-        m.submodules.tile = loop = AddressLoop()
+        m.submodules.tile = loop = AddressLoop(bits=ceil_log2(self.config.tiles))
         inner = Signal(signed(13))
         outer = Signal(signed(13))
         open = Signal()

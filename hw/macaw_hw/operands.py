@@ -14,6 +14,11 @@ __all__ = ["AddressLoop", "Operands", "Shuffle"]
 class AddressLoop(wiring.Component):
     """Local address in two nested loops, modulo 2^16.
 
+    Parameters
+    ----------
+    bits : int
+        Of an address within the memory.
+
     Members
     -------
     load : In(1)
@@ -23,15 +28,20 @@ class AddressLoop(wiring.Component):
     step, wrap : In(1)
         Go on to the next iteration, of the outer loop if ``wrap``.
     address : Out(16)
+    beyond : Out(1)
+        ``address`` has more than ``bits`` bits.
     """
 
-    load: In(1)
-    start: In(16)
-    inner: In(signed(13))
-    outer: In(signed(13))
-    step: In(1)
-    wrap: In(1)
-    address: Out(16)
+    def __init__(self, *, bits):
+        self._bits = bits
+        super().__init__({
+            "load": In(1), "start": In(16), "inner": In(signed(13)), "outer": In(signed(13)),
+            "step": In(1), "wrap": In(1), "address": Out(16), "beyond": Out(1),
+        })
+
+    @property
+    def bits(self):
+        return self._bits
 
     def elaborate(self, platform):
         m = Module()
@@ -39,9 +49,9 @@ class AddressLoop(wiring.Component):
         following = Signal(16)
         m.d.comb += following.eq(Mux(self.wrap, base + self.outer, self.address + self.inner))
         with m.If(self.load):
-            m.d.sync += [base.eq(self.start), self.address.eq(self.start)]
+            m.d.sync += [base.eq(self.start), self.address.eq(self.start), self.beyond.eq(self.start[self.bits:].any())]
         with m.Elif(self.step):
-            m.d.sync += self.address.eq(following)
+            m.d.sync += [self.address.eq(following), self.beyond.eq(following[self.bits:].any())]
             with m.If(self.wrap):
                 m.d.sync += base.eq(following)
         return m
@@ -112,20 +122,21 @@ class Operands(wiring.Component):
             pending.eq(self.begin | self.held),
         ]
         loops = {port: self._loop(m, port) for port in "abd"}
-        outside = instruction.to_vector & loops["d"][len(self.d_row):].any()
+        outside = instruction.to_vector & loops["d"].beyond
         missing = 0
-        m.d.comb += self.d_row.eq(loops["d"])
+        m.d.comb += self.d_row.eq(loops["d"].address)
         for port in "ab":
             used = Signal(name=f"{port}_used")
             got = Signal(name=f"{port}_got")
             row, valid, ready = (getattr(self, f"{port}_{name}") for name in ("row", "valid", "ready"))
             users = [int(op) for op in isa.VectorOp if getattr(op.operands, port)]
             m.d.comb += [
-                used.eq(instruction.op.matches(*users)),
-                row.eq(loops[port]), valid.eq(pending & used & ~got),
+                row.eq(loops[port].address), valid.eq(pending & used & ~got),
             ]
+            with m.If(self.load):
+                m.d.sync += used.eq(following.op.matches(*users))
             m.d.sync += got.eq(~self.issue & (got | valid & ready))
-            outside |= used & loops[port][len(row):].any()
+            outside |= used & loops[port].beyond
             missing |= valid & ~ready
         m.d.comb += [self.outside.eq(self.active & outside), self.issue.eq(pending & ~missing)]
         m.d.comb += self.waiting.eq(pending & ~self.issue)
@@ -140,14 +151,14 @@ class Operands(wiring.Component):
         return m
 
     def _loop(self, m, port):
-        """The address of `a`, `b` or `d` for the next row."""
-        m.submodules[port] = loop = AddressLoop()
+        """The `AddressLoop` of `a`, `b` or `d`."""
+        m.submodules[port] = loop = AddressLoop(bits=len(self.d_row))
         m.d.comb += [
             loop.load.eq(self.load), loop.start.eq(self.following[port]),
             loop.inner.eq(self.instruction[f"{port}_inner"]), loop.outer.eq(self.instruction[f"{port}_outer"]),
             loop.step.eq(self.issue), loop.wrap.eq(self.end),
         ]
-        return loop.address
+        return loop
 
 
 class Shuffle(wiring.Component):

@@ -214,10 +214,10 @@ class Quantizer(wiring.Component):
         for i in range(size):
             m.submodules[f"lane{i}"] = lane[i]
 
+        # One place may have been reserved since, so that the last one is never used.
         release = Signal()
         free = Signal(range(depth + 1), init=depth)
-        m.d.sync += free.eq(free - self.reserve + release)
-        m.d.comb += self.room.eq(free != 0)
+        m.d.sync += [free.eq(free - self.reserve + release), self.room.eq(free[1:].any())]
 
         complete, rows = self._collect(m, layout, lane, tiles)
         written, moving = self._emit(m, layout(tiles.r_data), lane, tiles, rows.read_port(), release)
