@@ -164,8 +164,8 @@ class ActivationUnit(wiring.Component):
     def _write_rows(self, m, operands, instruction, row, result):
         """Results to vector memory.
 
-        Returns for how many more rows there is room, whether for one, whether one was written, and whether it was the last of an
-        instruction.
+        Returns for how many more rows there is room, whether for one, whether one was written, and whether it was the
+        last of an instruction.
         """
         layout = data.StructLayout({"data": self.d.data.shape(), "row": len(self.d.row), "last": 1})
         # The memories of large configurations need all block RAM of middle-sized devices.
