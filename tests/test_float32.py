@@ -31,8 +31,8 @@ def test_wrong_rounding_is_found(monkeypatch):
     """Halfway cases rounded up instead of to even."""
     right = float32._packed
 
-    def half_up(m, o, sign, exponent, value, **flags):
-        right(m, o, sign, exponent, value | 1, **flags)
+    def half_up(m, o, *, value, sticky, **parts):
+        right(m, o, value=value, sticky=1, **parts)
 
     monkeypatch.setattr(float32, "_packed", half_up)
     with pytest.raises(SimulationError, match="results differ"):

@@ -135,7 +135,7 @@ class FloatAdd(wiring.Component):
         m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
 
         subtract = delayed(m, subtract, 3, "subtract")[-1]
-        _packed(m, self.o, mantissa=value[4:27], up=value[3] & (value[:3].any() | value[4]),
+        _packed(m, self.o, value=value[3:27], sticky=value[:3].any(),
                 exponent=delayed(m, exponents[:8], 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
                 sign=delayed(m, sign, 4, "sign")[-1] & (value[27] | ~subtract), zero=~value[27],
                 infinite=delayed(m, infinite, 3, "infinite")[-1], nan=delayed(m, nan, 3, "nan")[-1])
@@ -218,8 +218,7 @@ class FloatMul(wiring.Component):
         m.d.comb += value.eq(Mux(top, product[11:], product[10:35]))
         # In `exponent`, less the bias, and one more if the product is 2 or more.
         adjustment = Cat(~(top | scale[2]), top, Const(0, 5), (~scale[2]).replicate(3))
-        _packed(m, self.o, mantissa=value[1:24],
-                up=value[0] & (lost | product[:10].any() | top & product[10] | value[1]),
+        _packed(m, self.o, value=value[:24], sticky=lost | product[:10].any() | top & product[10],
                 exponent=delayed(m, exponent, 1, "exponent")[-1], adjustment=adjustment, width=10,
                 sign=delayed(m, a.sign ^ b.sign & ~self.scale, 2, "sign")[-1], zero=zero, tiny=~scale[2], **flags)
         return m
@@ -281,7 +280,7 @@ class IntToFloat(wiring.Component):
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 1 - 31))]
         shifted, skip = _skip_bits(m, partial, signs[1])
         m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
-        _packed(m, self.o, mantissa=value[:23], up=signs[2], exponent=delayed(m, base, 1, "base")[-1],
+        _packed(m, self.o, value=Cat(signs[2], value[:23]), sticky=1, exponent=delayed(m, base, 1, "base")[-1],
                 adjustment=~skipped, width=11, sign=signs[2], zero=~value[23])
         return m
 
@@ -327,14 +326,15 @@ def _one_minus(skipped):
                (~left[1:].all()).replicate(5))
 
 
-def _packed(m, o, *, mantissa, up, exponent, adjustment, width, sign, zero, infinite=0, nan=0, tiny=0):
-    """Drives ``o``, two cycles later, with the float32 of ``sign``, ``exponent`` + ``adjustment`` and ``mantissa``.
+def _packed(m, o, *, value, sticky, exponent, adjustment, width, sign, zero, infinite=0, nan=0, tiny=0):
+    """Drives ``o``, two cycles later, with the float32 of ``sign``, ``exponent`` + ``adjustment`` and ``value``.
 
-    One addition rounds (``up``) and completes the exponent, signed ``width`` bits. ``tiny`` lets an exponent of
-    zero with a mantissa of ones that was not rounded up be 2^-126: NumPy rounds a subnormal at a fixed position
-    before it is flushed.
+    ``value`` is the mantissa over one more bit, ``sticky`` what is below. One addition rounds and completes the
+    exponent, signed ``width`` bits. ``tiny`` lets an exponent of zero with a mantissa of ones that was not rounded
+    up be 2^-126: NumPy rounds a subnormal at a fixed position before it is flushed.
     """
     exponent, adjustment = Value.cast(exponent), Value.cast(adjustment)
+    mantissa, up = value[1:], value[0] & (sticky | value[1])
     base, change = Signal(signed(width), name="base_exponent"), Signal(signed(width), name="change")
     rounded = register(23 + width, "rounded")
     after = {name: register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
