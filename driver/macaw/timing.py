@@ -24,8 +24,8 @@ class Timing:
     """
     memory: int = 40
     issue: int = 4
-    matrix: int = 19
-    vector: int = 21
+    matrix: int = 12
+    vector: int = 14
 
 
 class Clock:

@@ -56,7 +56,7 @@ def vector_arbitration(bench):
     bench.add("memory", memory)
     for names in (vector_memory._READS, vector_memory._WRITES):
         _arbitration(bench, memory, names, "row", _FOUR_BANKS.vector_bank_rows,
-                     {name: first for name, first in vector_memory._SHARED.items() if name in names})
+                     {name: first for name, first in vector_memory.shared_wires(_FOUR_BANKS).items() if name in names})
 
 
 @proof("TileMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)

@@ -8,6 +8,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 from macaw_hw.config import named_config
+from macaw_hw.vector_memory import shared_wires
 
 from . import generator, parameters
 from .mac_array import packed
@@ -18,11 +19,11 @@ __all__ = ["VectorModel", "TileModel"]
 class VectorModel:
     """What the ports of the vector memory carry, and rows as integers."""
     reads, writes = ("acc_read", "store", "a", "b"), ("acc_write", "load", "d")
-    shared = {"b": "store", "d": "load"}
 
     def __init__(self, config):
         self.bank_depth, self.banks = config.vector_bank_rows, config.vector_banks
         self.size = config.size
+        self.shared = shared_wires(config)
         self.rows = {}
 
     def request(self, rng, port, address):
