@@ -200,10 +200,13 @@ class FloatMul(wiring.Component):
             exponent.eq((Cat(down, a.exponent) + Cat(down, b.exponent ^ down.replicate(8), down.replicate(2)))[1:11]),
         ]
 
+        # Yosys would merge the two additions into one of three numbers, which takes more logic.
+        middle = Signal(25, attrs={"keep": True})
         product = register(36, "product")
         lost = register(1, "lost")
+        m.d.comb += middle.eq(partial[0][1] + partial[1][0])
         m.d.sync += [
-            product.eq(Cat(partial[0][0][12:], partial[1][1]) + (partial[0][1] + partial[1][0])),
+            product.eq(Cat(partial[0][0][12:], partial[1][1]) + middle),
             lost.eq(partial[0][0][:12].any()),
         ]
 

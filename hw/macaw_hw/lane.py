@@ -40,8 +40,8 @@ holds, else zero. ``blank`` is a source of -0.
 
 _STEPS = data.StructLayout({name: field.shape for name, field in LaneControl if field.width < 32})
 """What the later stages need of it."""
-_OPERANDS = data.StructLayout({"a": Float32, "other": Float32, "term": 32, "difference": 32, "power": 8,
-                               "nan": 1, "a_nan": 1, "b_nan": 1})
+_OPERANDS = {"a": Float32, "other": Float32, "term": 32, "difference": 32, "power": 8, "nan": 1, "a_nan": 1, "b_nan": 1}
+"""Registers behind the subtraction. They are not one, as lanes with wide signals cannot be merged for simulation."""
 _CHOICE = data.StructLayout({"nan": 1, "infinite": 1, "zero": 1, "sign": 1, "no_term": 1})
 
 _EXPONENT_BASE = 0x4B7FFFFF
@@ -164,10 +164,10 @@ class Lane(wiring.Component):
         steps = delayed(m, now, 3 + FloatMul.latency, "control")
 
         before = self._subtract(m)
-        value = delayed(m, before, 1, "decided")[-1]
+        value = {name: delayed(m, one, 1, f"{name}_decided")[-1] for name, one in before.items()}
         choice = self._decide(m, steps[1], before)
         step = steps[2]
-        chosen = Float32(Mux(step.difference, value.difference, value.a))
+        chosen = Float32(Mux(step.difference, value["difference"], value["a"]))
         source, factor = register(Float32, "source"), register(Float32, "factor")
         term = register(32, "term")
         m.d.sync += [
@@ -175,10 +175,10 @@ class Lane(wiring.Component):
             source.mantissa[-1].eq(choice.nan | chosen.mantissa[-1] & ~choice.infinite),
             source.exponent.eq(Mux(choice.nan | choice.infinite, 0xFF, Mux(choice.zero, 0, chosen.exponent))),
             source.sign.eq(choice.sign),
-            factor.mantissa.eq(Mux(step.multiply, value.other.mantissa, 0)),
-            factor.exponent.eq(Mux(step.multiply, value.other.exponent, Mux(step.scale, value.power, 127))),
-            factor.sign.eq(value.other.sign & (step.multiply | step.scale)),
-            term.eq(Mux(choice.no_term, ~step.select << 31, value.term)),
+            factor.mantissa.eq(Mux(step.multiply, value["other"].mantissa, 0)),
+            factor.exponent.eq(Mux(step.multiply, value["other"].exponent, Mux(step.scale, value["power"], 127))),
+            factor.sign.eq(value["other"].sign & (step.multiply | step.scale)),
+            term.eq(Mux(choice.no_term, ~step.select << 31, value["term"])),
         ]
         m.d.comb += [
             mul.a.eq(source), mul.b.eq(factor), mul.scale.eq(steps[3].scale),
@@ -188,7 +188,7 @@ class Lane(wiring.Component):
         return m
 
     def _subtract(self, m):
-        """The first two stages: register of `_OPERANDS`."""
+        """The first two stages: registers of `_OPERANDS`."""
         control = self.control
         flushed = []
         for name in "ab":
@@ -211,34 +211,34 @@ class Lane(wiring.Component):
                 m.d.comb += subtrahend.eq(a.as_value()[1:])
             with m.Default():
                 m.d.comb += subtrahend.eq(a.exponent)
-        result = register(_OPERANDS, "compared")
+        result = {name: register(shape, f"{name}_compared") for name, shape in _OPERANDS.items()}
         m.d.sync += [
-            result.a.eq(a), result.other.eq(other), result.difference.eq(other[:31] - subtrahend),
-            result.power.eq(_power(b)),
-            result.term.eq(Mux(control.term_b, Cat(b.as_value()[:31], b.sign ^ control.negate_b),
+            result["a"].eq(a), result["other"].eq(other), result["difference"].eq(other[:31] - subtrahend),
+            result["power"].eq(_power(b)),
+            result["term"].eq(Mux(control.term_b, Cat(b.as_value()[:31], b.sign ^ control.negate_b),
                                control.term | (control.whole & a.sign) << 31)),
-            result.nan.eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar)), b_nan)),
-            result.a_nan.eq(a_nan), result.b_nan.eq(b_nan),
+            result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar)), b_nan)),
+            result["a_nan"].eq(a_nan), result["b_nan"].eq(b_nan),
         ]
         return result
 
     def _decide(self, m, step, value):
         """The third stage: register of `_CHOICE`."""
-        a, other = value.a, value.other
+        a, other = value["a"], value["other"]
         zero, equal, greater, holds, blank = (Signal(name=name) for name in (
             "zero", "equal", "greater", "holds", "blank"))
         half = step.subtrahend == Subtrahend.HALF
-        difference, borrow = value.difference[:31], value.difference[31]
+        difference, borrow = value["difference"][:31], value["difference"][31]
         result = register(_CHOICE, "choice")
         m.d.comb += [
             zero.eq(a.exponent == 0),
             equal.eq((difference == 0) & ((a.sign == other.sign) | zero)),
             greater.eq(Mux(a.sign ^ other.sign, other.sign, a.sign ^ borrow)),
-            holds.eq(~value.nan & Mux(equal, step.equal, Mux(greater, step.greater, step.less))),
-            blank.eq(step.blank | step.choose & ~holds & ~value.nan),
+            holds.eq(~value["nan"] & Mux(equal, step.equal, Mux(greater, step.greater, step.less))),
+            blank.eq(step.blank | step.choose & ~holds & ~value["nan"]),
         ]
         m.d.sync += [
-            result.nan.eq(step.seed & (value.a_nan | half & a.sign & ~zero) | step.scale & value.b_nan),
+            result.nan.eq(step.seed & (value["a_nan"] | half & a.sign & ~zero) | step.scale & value["b_nan"]),
             result.infinite.eq(step.seed & zero),
             result.zero.eq(blank | step.seed & Mux(half, a.exponent.all(), borrow | ~difference[23:].any())),
             result.sign.eq(blank | (step.subtrahend == Subtrahend.EXPONENT) | (a.sign ^ step.negate_a) & ~half),
