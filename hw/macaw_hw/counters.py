@@ -82,17 +82,16 @@ class Counters(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += register.eq(0)
 
-        # Each stage knows whose turn it has, and whether the memory's value is from before the last clear.
+        # Each stage knows whose turn it has. For a round after a clear, what the memory holds is from before.
         turns = [Signal(range(count), name=f"turn{i}") for i in range(5)]
-        stale = [Signal(init=1, name=f"stale{i}") for i in range(2)]
         asked = [Signal(name=f"asked{i}") for i in range(2, 5)]
-        for signals in (turns, stale, asked):
+        stale, unread = Signal(init=1), Signal(range(count + 1), init=count)
+        for signals in (turns, asked):
             m.d.sync += [after.eq(before) for before, after in zip(signals, signals[1:], strict=False)]
-        m.d.sync += turns[0].eq(turns[0] + 1)
-        with m.If(turns[0] == count - 1):
-            m.d.sync += [turns[0].eq(0), stale[0].eq(0)]
+        m.d.sync += [turns[0].eq(Mux(turns[0] == count - 1, 0, turns[0] + 1)),
+                     stale.eq((unread != 0) | self.clear), unread.eq(unread - (unread != 0))]
         with m.If(self.clear):
-            m.d.sync += [turns[0].eq(0), stale[0].eq(1)]
+            m.d.sync += unread.eq(count)
 
         old, before = Signal(_WIDTH), Signal(_WIDTH)
         now, kept, moved = Signal(width), Signal(width), Signal(width)
@@ -103,7 +102,7 @@ class Counters(wiring.Component):
             old.eq(read.data), now.eq(element(short, turns[1])), kept.eq(element(masks, turns[1])),
             asked[0].eq(self.request & (turns[1] == self.select)),
         ]
-        with m.If(stale[1]):
+        with m.If(stale):
             m.d.sync += old.eq(0)
         # Stages 2 and 3
         m.d.sync += [before.eq(old), moved.eq((now - old[:width]) & kept), self.value.eq(before + moved)]

@@ -67,7 +67,7 @@ def instruction_queue(bench):
 
 
 @proof("InstructionQueue of 2, and 2 in the unit: the oldest row is that of the oldest instruction that is not done",
-       reach=16)
+       depth=20, reach=16)
 def instruction_queue_index(bench):
     with shallow(sequencer, IN_FLIGHT=2):
         unit, _, entered, oldest = _queue(bench)

@@ -53,7 +53,7 @@ def lite_bus(bench):
 
 
 @proof("AXI4-Lite slave: a request is accepted and answered within 3 cycles of a master that takes responses, that "
-       "of a counter within a round of the counters and 8 cycles", depth=40, reach=6)
+       "of a counter within a round of the counters and 8 cycles", reach=6)
 def lite_progress(bench):
     _, bus = _control(bench)
     bench.m.d.comb += [bus.rready.eq(1), bus.bready.eq(1)]
