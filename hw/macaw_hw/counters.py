@@ -93,7 +93,7 @@ class Counters(wiring.Component):
         with m.If(self.clear):
             m.d.sync += unread.eq(count)
 
-        old, before = Signal(_WIDTH), Signal(_WIDTH)
+        old, before = Signal(_WIDTH, reset_less=True), Signal(_WIDTH, reset_less=True)
         now, kept, moved = Signal(width), Signal(width), Signal(width)
         masks = [(1 << bits) - 1 for bits in widths]
         m.d.comb += read.addr.eq(turns[0])

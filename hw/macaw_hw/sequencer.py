@@ -129,10 +129,12 @@ class InstructionQueue(wiring.Component):
             self.tail.eq(self.tail + self.enter), self.head.eq(self.head + self.granted),
             more.eq(self.enter | Mux(self.granted, following != self.tail, self.head != self.tail)),
             finished.eq(done), self.oldest.eq(self.oldest + (finished & ~self.keep)), place.eq(place + done),
-            level.eq(level + self.enter - self.issue), flying.eq(flying + self.issue - done),
+            flying.eq(flying + self.issue - done),
             reading.eq(self.granted), self.issued.eq(self.issue),
             present.eq(reading | (present & ~self.issue)), permitted.eq(present & self.permit & ~self.issue),
         ]
+        with m.If(self.enter ^ self.issue):
+            m.d.sync += level.eq(level + Mux(self.enter, 1, -1))
         with m.If(reading):
             m.d.sync += fields.eq(self.row)
 

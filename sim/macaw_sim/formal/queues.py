@@ -73,7 +73,7 @@ def instruction_queue_index(bench):
         unit, _, entered, oldest = _queue(bench)
         rows = sequencer.ring_rows(_CONFIG)
     # Completions count in the cycle after.
-    follow(bench, "rows", unit.enter, entered[0], bench.past(unit.unit.done), oldest[0], 5, rows)
+    follow(bench, "rows", unit.enter, entered[0], bench.past(unit.unit.done), oldest[0], 4, rows)
 
 
 @proof("InstructionQueue: a head whose tokens are there is issued within 4 cycles of a unit with room", reach=16)
