@@ -139,7 +139,7 @@ class Accelerator(wiring.Component):
             m.d.comb += inner.eq(outer) if AxiLite().members[name].flow == Out else outer.eq(inner)
         for unit in (fetch, load, store):
             m.d.comb += [unit.window_base.eq(control.window_base), unit.window_limit.eq(control.window_limit),
-                         unit.halt.eq(control.halt)]
+                         unit.halt.eq(control.halt | sequencer.stop)]
         m.d.comb += [
             self.irq.eq(control.irq),
             fetch.start.eq(control.start),
@@ -147,7 +147,7 @@ class Accelerator(wiring.Component):
             control.drained.eq(fetch.idle & load.idle & store.idle),
             control.finished.eq(fetch.finished & sequencer.empty),
             control.fault.eq(sequencer.fault), control.fault_unit.eq(sequencer.fault_unit),
-            control.fault_index.eq(sequencer.fault_index), control.oldest_index.eq(sequencer.next_index),
+            control.fault_index.eq(sequencer.fault_index), sequencer.expired.eq(control.expired),
         ]
 
     def _observe(self, m, control, sequencer, units, ports):
@@ -160,11 +160,12 @@ class Accelerator(wiring.Component):
             events |= {f"{queue.name.lower()}_{kind}": getattr(unit.control, kind)
                        for kind in ("busy", "wait_memory", "wait_other")}
             events[f"{queue.name.lower()}_wait_token"] = sequencer.waiting[queue]
-        m.d.comb += [event.eq(events[name]) for event, name in zip(control.events, COUNTERS, strict=True)]
+        # A cycle later, so that nothing long ends here.
+        m.d.sync += [control.events[name].eq(events[name]) for name in COUNTERS]
         moved = Cat(read, written, self.m_axi_bvalid, sequencer.issued,
                     *(port.valid & port.ready for port in ports),
                     *(unit.control.done for unit in units.values()))
-        m.d.comb += control.progress.eq(moved.any())
+        m.d.sync += control.progress.eq(moved.any())
         if self.observe:
             self._show(m, control, sequencer, units)
 

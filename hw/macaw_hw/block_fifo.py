@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .memory_init import IN_BLOCKS, NO_COLLISION_CHECK
+from .memory_init import BLOCK, NO_COLLISION_CHECK
 
 __all__ = ["BlockFIFO"]
 
@@ -55,7 +55,7 @@ class BlockFIFO(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        attributes = NO_COLLISION_CHECK | (IN_BLOCKS if self.block else {})
+        attributes = BLOCK if self.block else NO_COLLISION_CHECK
         m.submodules.storage = storage = Memory(shape=self.width, depth=self.depth, init=[], attrs=attributes)
         write, read = storage.write_port(), storage.read_port()
         waiting = Signal(range(self.depth + 1))

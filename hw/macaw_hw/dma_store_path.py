@@ -86,7 +86,7 @@ class RowReader(wiring.Component):
     vector, tile : Out(VectorRead), Out(TileRead)
         Without their data, which go to `ByteAligner`.
     room : In(1)
-        A beat may leave.
+        A beat more may be taken from ``i``.
     stop : In(1)
         Read nothing any more; beats leave empty.
     step, stepped : Out(Step), Out(1)
@@ -110,76 +110,89 @@ class RowReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, need, step = self.config, self.i.p, self.step
+        config, need = self.config, self.i.p
         size, bus = config.size, config.bus_bytes
         offset, parts = exact_log2(bus), config.row_bytes // bus
-        format, dead = Signal(DataFormat), Signal()
-        tiles, pixels = format == DataFormat.BFP8, format == DataFormat.UINT8
+        tiles, pixels, dead = Signal(), Signal(), Signal()
 
-        # The next row, or line of a tile.
-        tile_bits, row_bits = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
-        local, index = Signal(16), Signal(range(parts))
+        # The next row, or line of a tile; whether it is beyond the memory.
+        depths = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
+        local, index, beyond, highest = Signal(max(depths)), Signal(range(parts)), Signal(), Signal()
         line, exponent_line = Signal(exact_log2(size)), Signal()
-        outside = Signal()
-        m.d.comb += [
-            outside.eq(Mux(tiles, local[tile_bits:].any(), local[row_bits:].any())),
-            self.vector.row.eq(local), self.tile.tile.eq(local), self.tile.line.eq(line),
-        ]
+        m.d.comb += highest.eq(Mux(tiles, local[:depths[0]].all(), local[:depths[1]].all()))
 
         # Bytes of the group that were read but not yet written begin at `position`.
         available, position = Signal(offset), Signal(offset)
         upper, narrow = Signal(), Signal()
-        fetch, enough, wrong, turn = Signal(), Signal(), Signal(), Signal()
-        moving, emit = Signal(), Signal()
+        fetch, enough, wrong, complete = Signal(), Signal(), Signal(), Signal()
+        held, move, emit = Signal(), Signal(), Signal()
         if bus == size:
             m.d.comb += enough.eq(1)
         else:
             m.d.comb += [narrow.eq(tiles | pixels), enough.eq(~narrow | (available + size >= need.count))]
         m.d.comb += [
-            fetch.eq((available < need.count) & ~need.outside & ~dead & ~self.stop),
-            wrong.eq(fetch & outside & (tiles | (index == 0))),
-            turn.eq(self.i.valid & self.room & (self.active | ~fetch)),
-            self.vector.valid.eq(turn & fetch & ~wrong & ~tiles & (index == 0)),
-            self.tile.valid.eq(turn & fetch & ~wrong & tiles),
-            self.blocked.eq((self.vector.valid & ~self.vector.ready) | (self.tile.valid & ~self.tile.ready)),
-            moving.eq(turn & ~self.blocked),
-            emit.eq(moving & (~fetch | wrong | (step.complete & enough))),
+            fetch.eq((available < need.count) & ~need.outside & ~dead),
+            wrong.eq(fetch & beyond & (tiles | (index == 0))),
+            complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
+            move.eq(self.i.valid & self.room & (self.active | ~fetch) & ~self.blocked),
+            emit.eq(move & (~fetch | wrong | (complete & enough))),
             self.i.ready.eq(emit),
-            self.stepped.eq(moving),
-            step.read.eq(self.vector.valid), step.tile.eq(self.tile.valid),
-            step.exponent.eq(exponent_line), step.pixels.eq(pixels), step.index.eq(Mux(tiles, 0, index)),
-            step.complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
-            step.upper.eq(upper), step.keep.eq(Mux(narrow, available > size, available != 0)),
-            step.emit.eq(emit), step.position.eq(position),
-            step.shift.eq(need.end - (need.count - 1)[:offset] - position), step.end.eq(need.end),
-            step.burst_end.eq(need.burst_end), step.last.eq(need.last),
-            step.cause.eq(Mux(need.outside, Cause.OUTSIDE, Mux(wrong, Cause.LOCAL_ADDRESS, Cause.NONE))),
         ]
 
-        with m.If(moving & fetch):
-            with m.If(wrong):
-                m.d.sync += dead.eq(1)
-            with m.Elif(tiles):
+        # What was decided is held while a memory does not give the row.
+        step = self.step
+        m.d.comb += [
+            self.blocked.eq(((self.vector.valid & ~self.vector.ready) | (self.tile.valid & ~self.tile.ready))
+                            & ~self.stop),
+            self.stepped.eq(held & ~self.blocked),
+            step.read.eq(self.vector.valid), step.tile.eq(self.tile.valid),
+        ]
+        with m.If(~self.blocked):
+            m.d.sync += [held.eq(move), self.vector.valid.eq(0), self.tile.valid.eq(0)]
+        with m.If(move):
+            m.d.sync += [
+                self.vector.valid.eq(fetch & ~wrong & ~tiles & (index == 0)),
+                self.tile.valid.eq(fetch & ~wrong & tiles),
+                self.vector.row.eq(local), self.tile.tile.eq(local), self.tile.line.eq(line),
+                step.exponent.eq(exponent_line), step.pixels.eq(pixels), step.index.eq(Mux(tiles, 0, index)),
+                step.complete.eq(complete), step.upper.eq(upper),
+                step.keep.eq(Mux(narrow, available > size, available != 0)),
+                step.emit.eq(emit), step.position.eq(position),
+                step.shift.eq(need.end - (need.count - 1)[:offset] - position), step.end.eq(need.end),
+                step.burst_end.eq(need.burst_end), step.last.eq(need.last),
+                step.cause.eq(Mux(need.outside, Cause.OUTSIDE, Mux(wrong, Cause.LOCAL_ADDRESS, Cause.NONE))),
+            ]
+
+        with m.If(self.stop | (move & wrong)):
+            m.d.sync += dead.eq(1)
+        with m.If(move & fetch & ~wrong):
+            with m.If(tiles):
                 m.d.sync += exponent_line.eq(~exponent_line & (line == size - 1))
                 with m.If(~exponent_line):
                     m.d.sync += line.eq(line + 1)
             with m.Else():
                 m.d.sync += index.eq(index + 1)
-        with m.If(moving & fetch & Mux(tiles, ~exponent_line & (line == size - 1), index == 0)):
-            m.d.sync += local.eq(local + 1)
-        with m.If(moving):
-            gained = Mux(step.complete & narrow, size, 0)  # a whole word more is the same modulo its size
+        with m.If(move & fetch & Mux(tiles, ~exponent_line & (line == size - 1), index == 0)):
+            m.d.sync += [local.eq(local + 1), beyond.eq(beyond | highest)]
+        with m.If(move):
+            gained = Mux(complete & narrow, size, 0)  # a whole word more is the same modulo its size
             m.d.sync += [available.eq(available + gained - Mux(emit, need.count, 0)),
-                         upper.eq(upper ^ (step.complete & narrow))]
+                         upper.eq(upper ^ (complete & narrow))]
         with m.If(emit):
             m.d.sync += position.eq(position + need.count)
             with m.If(need.group_end):
                 m.d.sync += [position.eq(0), available.eq(0), upper.eq(0), index.eq(0)]
+            with m.If(need.last):
+                m.d.sync += self.active.eq(0)
 
-        m.d.comb += self.setup.ready.eq(~self.active | (emit & need.last))
-        with m.If(self.setup.ready):
-            m.d.sync += [self.active.eq(self.setup.valid), format.eq(self.setup.p.format),
-                         local.eq(self.setup.p.local), exponent_line.eq(1)]
+        setup = self.setup.p
+        m.d.comb += self.setup.ready.eq(~self.active)
+        with m.If(~self.active & self.setup.valid):
+            m.d.sync += [
+                self.active.eq(1), local.eq(setup.local), exponent_line.eq(1),
+                tiles.eq(setup.format == DataFormat.BFP8), pixels.eq(setup.format == DataFormat.UINT8),
+                beyond.eq(Mux(setup.format == DataFormat.BFP8, *(setup.local[depth:].any() for depth in depths))),
+            ]
         return m
 
 
@@ -188,8 +201,8 @@ class ByteAligner(wiring.Component):
 
     ::
 
-        row -> register -> part -> pixels -> residue -> rotate -> strobes -> o
-                  0          1        2         3 (and merge)         4
+        row -> register -> part -> shift -> pixels -> residue -> rotate -> strobes -> o
+                  0          1       2        3         4 (and merge)         5
 
     Parameters
     ----------
@@ -225,16 +238,16 @@ class ByteAligner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        steps = [Signal(Step(self.config), name=f"step{i}", reset_less=True) for i in range(5)]
-        valid = [Signal(name=f"stepped{i}") for i in range(5)]
+        steps = [Signal(Step(self.config), name=f"step{i}", reset_less=True) for i in range(6)]
+        valid = [Signal(name=f"stepped{i}") for i in range(6)]
         for step, before in zip(steps, [self.step, *steps], strict=False):
             m.d.sync += step.eq(before)
         for one, before in zip(valid, [self.stepped, *valid], strict=False):
             m.d.sync += one.eq(before)
 
-        new = self._convert(m, self._part(m, self._register(m, steps[0], valid[0]), steps[1]), steps[2], valid[2])
-        turned = self._align(m, new, steps[3], valid[3])
-        self._finish(m, turned, steps[4], valid[4])
+        new = self._convert(m, self._part(m, self._register(m, steps[0], valid[0]), steps[1]), steps[3], valid[3])
+        turned = self._align(m, new, steps[4], valid[4])
+        self._finish(m, turned, steps[5], valid[5])
         return m
 
     def _register(self, m, step, valid):
@@ -260,10 +273,12 @@ class ByteAligner(wiring.Component):
         return part
 
     def _convert(self, m, part, step, valid):
-        """Bytes with a flag above each: not finite. Pixels gather from several parts."""
+        """Bytes with a flag above each: not finite. Pixels gather from several parts. Two stages."""
         size, bus = self.config.size, self.config.bus_bytes
         converted = [Cat(*float32_to_uint8(m, part[32 * i:32 * i + 32])) for i in range(bus // 4)]
-        plain = [Cat(part[8 * i:8 * i + 8], C(0, 1)) for i in range(bus)]
+        delayed = Signal.like(part, reset_less=True)
+        m.d.sync += delayed.eq(part)
+        plain = [Cat(delayed[8 * i:8 * i + 8], C(0, 1)) for i in range(bus)]
         new = Signal(9 * bus, reset_less=True)
         low = Mux(step.pixels, Cat(new[9 * bus // 4:9 * size], *converted), Cat(plain[:size]))
         with m.If(valid):

@@ -9,7 +9,7 @@ from amaranth.utils import ceil_log2
 
 from .float32 import Float32
 from .interfaces import TileWrite, lanes
-from .memory_init import IN_BLOCKS, NO_COLLISION_CHECK
+from .memory_init import BLOCK
 
 __all__ = ["ExponentMaximum", "Kept", "QuantizerLane", "Quantizer"]
 
@@ -240,7 +240,7 @@ class Quantizer(wiring.Component):
         with m.If(self.valid):
             m.d.sync += [write_row.eq(write_row + 1), count.eq(Mux(complete, 0, count + 1))]
         m.submodules.rows = rows = Memory(
-            shape=Kept.size * len(lane), depth=self.depth, init=[], attrs=NO_COLLISION_CHECK | IN_BLOCKS)
+            shape=Kept.size * len(lane), depth=self.depth, init=[], attrs=BLOCK)
         write = rows.write_port()
         m.d.comb += [
             write.addr.eq(write_row), write.en.eq(self.valid), write.data.eq(Cat(one.kept for one in lane)),

@@ -46,7 +46,9 @@ def follow(bench, what, write, written, read, returned, depth, places=None):
     bench.check(f"{what}: never more than {depth} inside", ~write | (inside != depth) | read)
     bench.reach(f"{what}: full", inside == depth)
     if places > 1:
-        bench.reach(f"{what}: the item leaves after another", leaves & bench.past(followed & read & (reads != place)))
+        another = register(1, "another")
+        m.d.sync += another.eq(followed & ~leaves & (another | (read & (reads != place))))
+        bench.reach(f"{what}: the item leaves after another", leaves & another)
     return inside
 
 
