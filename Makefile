@@ -14,13 +14,14 @@ LR ?= 0.5
 SEED ?= 1
 COUNT ?= 1000
 
-.PHONY: help train eval test lint verilog bitstream docs fuzz arith formal mutate coverage cocotb clean distclean
+.PHONY: help train eval test lint verilog synth bitstream docs fuzz arith formal mutate coverage cocotb clean distclean
 
 help:
 	@echo 'make train     train and evaluate the MNIST network on the simulated RTL (LIMIT=12800 images)'
 	@echo 'make test      run the tests'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make verilog   write build/verilog/macaw_n16.v and its JSON (CONFIG=n16)'
+	@echo 'make synth     area and speed on an ECP5 with open tools (CONFIG=n16 ARGS="--seeds 3"; minutes to hours)'
 	@echo 'make bitstream write build/synth/macaw_ulx3s-85f.bit with open tools, in some minutes'
 	@echo 'make docs      write the generated pages of docs/ again'
 	@echo 'make fuzz      random programs on RTL and emulator (CONFIG=n4 SEED=1 COUNT=1000)'
@@ -44,6 +45,9 @@ lint: .venv/.lint
 
 verilog: .venv/.runtime
 	$(BIN)/macaw verilog --config $(CONFIG) $(ARGS)
+
+synth: .venv/.fpga
+	$(BIN)/macaw synth --config $(CONFIG) $(ARGS)
 
 bitstream: .venv/.fpga
 	$(BIN)/macaw bitstream $(ARGS)

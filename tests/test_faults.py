@@ -1,14 +1,17 @@
 """Faults at every beat, programs that change while they run, register accesses of every kind; and that wrong devices
 are found. `make fuzz` is the long way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from macaw.program import Program
 from macaw_hw.config import named_config
-from macaw_hw.isa import DataFormat
+from macaw_hw.isa import INSTRUCTION_BYTES, DataFormat, Fault, FaultUnit
 from macaw_hw.registers import REGISTERS
+from macaw_sim.emulator.backend import EmulatorBackend
 from macaw_sim.fuzz import accesses, beats, campaign, moments
-from macaw_sim.fuzz.case import Case, Mismatch, image_bytes, settle, start
+from macaw_sim.fuzz.case import Case, Mismatch, image_bytes, run, settle, start
 from macaw_sim.fuzz.generator import Generator
 from macaw_sim.verilator.backend import Access, VerilatorBackend
 
@@ -58,6 +61,28 @@ def test_error_in_every_beat_of_copies(device, rng):
 @pytest.mark.parametrize("kind", ["overwrite", "self_overwrite", "accesses", "silence_abort"])
 def test_disturbed(kind, seed):
     moments.campaign(N4, runs=25, seed=seed, options=FAST, kinds=(kind,))
+
+
+def test_programs_end_with_the_address_space():
+    """The instruction behind the last byte of the address space is outside the window; none at address 0 runs."""
+    config = replace(N4, address_width=20)
+    size = 1 << config.address_width
+    program = Program(config)
+    for row in range(4):
+        program.vector(0, to_vector=1, d=row, inner=1, outer=1)
+    content = np.frombuffer(program.to_bytes(), np.uint8)
+    for backend in EmulatorBackend, VerilatorBackend:
+        device = backend(config, dram_bytes=size)
+        for inside in range(1, 5):
+            dram = np.zeros(size, np.uint8)
+            dram[:content.size] = content       # where a device would go on that forgets the highest bit
+            dram[size - inside * INSTRUCTION_BYTES:] = content[:inside * INSTRUCTION_BYTES]
+            case = Case(content.tobytes(), dram, size - inside * INSTRUCTION_BYTES, window=(0, size))
+            found = run(device, case)
+            ends = (Fault.NONE, 0, 4) if inside == 4 else (Fault.WINDOW, FaultUnit.SEQUENCER, inside)
+            assert (found["fault_code"], found["fault_unit"], found["instructions"]) == ends, backend
+            assert inside == 4 or found["fault_instruction"] == inside
+        device.close()
 
 
 def test_every_address_and_strobe(device, rng):

@@ -26,6 +26,13 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+# The receiver on a package.
+BALLS = {"clk": "G2", "rst": "R1", "line": "T1", "valid": "B2", "error": "C2",
+         **{f"data[{bit}]": ball for bit, ball in enumerate(["C1", "D2", "D1", "E2", "E1", "H3", "R18", "V1"])}}
+PINS = "".join(f'LOCATE COMP "{port}" SITE "{ball}";\nIOBUF PORT "{port}" IO_TYPE=LVCMOS33;\n'
+               for port, ball in BALLS.items())
+
+
 @pytest.fixture
 def design():
     return verilog.convert(UartReceiver(divisor=25), name="receiver", emit_src=False, strip_internal_attrs=True)
@@ -37,16 +44,18 @@ def test_from_verilog_to_a_bitstream(design):
     netlist = flow.synthesize(design, "receiver", progress=lambda title, seconds: seen.append(title))
     cells = netlist.statistics["design"]["num_cells_by_type"]
     assert 20 < cells["TRELLIS_FF"] < 40 and cells["LUT4"] > 10
-    routed = flow.place_and_route(netlist, PART, frequency=100, progress=lambda title, seconds: seen.append(title))
+    routed = flow.place_and_route(netlist, PART, frequency=100, constraints=PINS,
+                                  progress=lambda title, seconds: seen.append(title))
+    assert routed.utilization["TRELLIS_IO"] == (len(BALLS), 197)
     assert routed.utilization["TRELLIS_FF"] == (cells["TRELLIS_FF"], 24288)
     ((achieved, wanted),) = routed.fmax.values()
     assert wanted == 100 and 100 < achieved < 1000
-    data = flow.pack(routed)
+    data = flow.bits(routed)
     assert b"\xff\xff\xbd\xb3" in data[:200] and len(data) > 10_000      # the preamble of a bitstream
     assert set(seen) == {"Synthesis", "Place and route"}
     seen.clear()
     again = flow.synthesize(design, "receiver", progress=lambda title, seconds: seen.append(title))
-    assert flow.place_and_route(again, PART, frequency=100).report == routed.report
+    assert flow.place_and_route(again, PART, frequency=100, constraints=PINS).report == routed.report
     assert not seen and again == netlist
 
 
@@ -93,7 +102,7 @@ def shortcut(monkeypatch):
     monkeypatch.setattr(boards, "build", lambda name: design)
     monkeypatch.setattr(flow, "synthesize", lambda *arguments, **options: None)
     monkeypatch.setattr(flow, "place_and_route", lambda *arguments, **options: _Routed(frequency[0]))
-    monkeypatch.setattr(flow, "pack", lambda *arguments: b"bits")
+    monkeypatch.setattr(flow, "bits", lambda *arguments: b"bits")
     return lambda value: frequency.__setitem__(0, value)
 
 

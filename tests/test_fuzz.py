@@ -1,6 +1,7 @@
 """Random programs on RTL and emulator in short (`make fuzz` is the long way); the checks find mutations of the RTL."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,16 @@ from macaw_hw import isa
 from macaw_hw.config import named_config
 from macaw_hw.isa import Opcode, Queue
 from macaw_hw.registers import REGISTERS
+from macaw_sim.backend import create_backend
 from macaw_sim.emulator.program import Program as Decoded
 from macaw_sim.emulator.synchronization import SynchronizationError
 from macaw_sim.fuzz import campaign, moments
-from macaw_sim.fuzz.case import DATA, Case, Local, Mismatch, image_bytes, instructions
+from macaw_sim.fuzz.case import DATA, Case, Local, Mismatch, compare, image_bytes, instructions, run
 from macaw_sim.fuzz.coverage import Coverage, universe
-from macaw_sim.fuzz.directed import LONG, far_copies
+from macaw_sim.fuzz.directed import LONG, STEADY, done_together, far_copies, sums_into_one_row, tiles_before_fault
 from macaw_sim.fuzz.fields import Fields
 from macaw_sim.fuzz.generator import Generator
-from macaw_sim.fuzz.illegal import KINDS
+from macaw_sim.fuzz.illegal import KINDS, illegal_case
 from macaw_sim.fuzz.judge import Model, judge
 from macaw_sim.fuzz.shrink import shrink
 from macaw_sim.fuzz.tokens import add_tokens, synchronized, without
@@ -89,13 +91,25 @@ def test_fault_behind_thousands_of_instructions(seed):
 
 
 def test_copies_in_a_large_memory(rng):
-    device = VerilatorBackend(N4, dram_bytes=64 << 20, read_latency=5, write_latency=5, merge=False)
+    device = VerilatorBackend(N4, dram_bytes=64 << 20, merge=False, **FAST)
     far_copies(device, rng, 60)
     device.close()
 
 
+def test_sums_tiles_and_ends(rng):
+    """What random programs reach too seldom; `done_together` has itself found four ends in one cycle."""
+    device = VerilatorBackend(N4, dram_bytes=1 << 20, **STEADY)
+    sums_into_one_row(device, rng)
+    tiles_before_fault(device)
+    device.reset()
+    case = done_together(N4)
+    assert run(device, case)["instructions"] == 4
+    device.close()
+
+
 def test_every_rule_of_the_instruction_set(seed):
-    """Every reserved bit, unknown code and count of zero; and counts with a single bit set, which break no rule."""
+    """Every reserved bit, unknown code and count of zero; counts with a single bit set, which break no rule; and every
+    limit of `macaw_sim.fuzz.limits`."""
     coverage = Coverage(N4)
     campaign.illegal(N4, programs=0, seed=seed, options=FAST, overflow=False, rules=True, coverage=coverage)
     assert coverage.hits["fault", "ILLEGAL_INSTRUCTION.SEQUENCER"] > 150
@@ -259,11 +273,28 @@ def test_coverage_names_what_is_missing():
 
 
 def test_wrong_registers_are_a_mismatch():
-    from macaw_sim.backend import create_backend
-    from macaw_sim.fuzz.case import compare
     devices = [create_backend("emulator", N4, dram_bytes=1 << 20) for _ in range(2)]
     case = Generator(N4, 1).case(5)
     devices[1].inject_error(0, 1 << 20)
     devices[1].clear_errors = lambda: None
     with pytest.raises(Mismatch, match="registers differ"):
         compare(*devices, case)
+
+
+def test_the_same_fault_on_both_is_a_mismatch():
+    """A program that faults was not legal, or both are wrong."""
+    devices = [create_backend("emulator", N4, dram_bytes=1 << 20) for _ in range(2)]
+    case = replace(Generator(N4, 1).case(5), window=(0, 32))
+    with pytest.raises(Mismatch, match="a legal program ends with a fault on both: .*'fault_code': 3"):
+        compare(*devices, case)
+
+
+def test_two_changes_in_one_instruction(seed):
+    """A row that there is not and a window that ends within the same STORE; the device reports one of them."""
+    generator = Generator(N4, seed, wide=False)
+    both = 0
+    for _ in range(40):
+        case = illegal_case(generator, "twice", 8)
+        both += any(len({code for code, _, at in Model(N4, case).expect().reports if at == index}) > 1
+                    for index in range(8))
+    assert both > 5

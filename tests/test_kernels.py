@@ -67,7 +67,9 @@ def test_training_steps_equal_numpy_to_the_last_bit(config, samples, rng):
     ("n16", (16, 16, 16), 32, True),            # no padding at all
     ("n8", (3, 1, 2), 3, False),                # almost only padding
     ("n32", (70, 40, 33), 40, True),
+    ("n32", (100, 40, 10), 250, True),          # blocks of three tiles
     ("n16", (7, 100, 150, 11), 100, False),     # several blocks, groups and layers at a time
+    ("n4", (64, 100, 10), 64, True),            # weights fit on chip, but not beside all gradients
     ("n4", (16, 150, 20, 150, 3), 64, True),    # more gradients of biases at a time than rows for them
 ])
 def test_other_shapes_equal_numpy_to_the_last_bit(config, sizes, samples, pixels, rng):
@@ -103,6 +105,18 @@ def test_tiling_does_not_change_results(rng):
         states.append(copy.state_dict())
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
     assert not np.array_equal(states[0]["0.weight"], model.state_dict()["0.weight"]), lengths
+
+
+def test_what_a_step_leaves_on_chip_is_the_same_after_every_step(rng):
+    """Weights in half of the rows that do not hold sums; so all steps are one program."""
+    with Device("n16", "emulator", dram_bytes=8 << 20) as device:
+        session = Session(network((784, 128, 10), rng), device, 64, training=True)
+        left, states = (), []
+        for kept in (False, True, True):
+            program, left = training_program(session.plan, session.workspace, 64, True, float(LR), kept, left)
+            states.append((left, program.to_bytes()))
+    assert states[1] == states[2] and states[0][0] == states[1][0]
+    assert sum(part.rows * part.count for part in left) == device.config.vector_rows // 4
 
 
 def test_gradients_are_those_of_float32(rng):

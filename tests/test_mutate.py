@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 from macaw_hw.config import named_config
 from macaw_sim.fuzz.case import Mismatch
-from macaw_sim.mutate import equivalence, report
+from macaw_sim.mutate import equivalence, presets, report
 from macaw_sim.mutate.campaign import Campaign, Verdict
 from macaw_sim.mutate.device import Mutant, choose, record, replay
 from macaw_sim.mutate.netlist import UNITS, Mutation, generate, unit_of
+from macaw_sim.tools import ToolError
 
 N4 = named_config("n4")
 COUNT = 18
 FAST = {"read_latency": 5, "write_latency": 5}
+real = presets.preset
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,43 @@ def test_proofs(netlist, tmp_path):
     found = equivalence.prove(netlist.prepared, [(read, fifo), (same, fifo), (other, fifo)], tmp_path)
     assert found == {1: "different", 2: "equivalent", 3: "different"}
     assert equivalence.contexts(fifo) == [fifo, "macaw.store"]
+
+
+def test_proof_of_connections(netlist, tmp_path):
+    """Three bits that are added give at most 3. Whatever the units do, which are cut out."""
+    high = mutation(1, "macaw", "const0", cell(netlist, "macaw", "$add", r"\B \vector__done"), "Y", 2)
+    alone, = equivalence.contexts("macaw")
+    questions = [(high, alone), (replace(high, number=2, mode="const1"), alone)]
+    assert equivalence.prove(netlist.prepared, questions, tmp_path) == {1: "equivalent", 2: "different"}
+    assert equivalence.contexts("macaw.fetch.buffer") == [
+        "macaw.fetch.buffer", "macaw.fetch", "macaw only fetch fetch.* control*"]
+    assert equivalence.contexts("macaw.activation.operands.a")[1:4] == [
+        "macaw.activation.operands", "macaw.activation only operands*",
+        "macaw.activation only operands* results tile quantizer quantizer.tiles"]
+    assert equivalence.contexts("macaw.matrix")[1:] == [
+        "macaw only matrix matrix.delay matrix.loader matrix.streamer tile_memory*", "macaw.matrix"]
+    assert equivalence.contexts("macaw.matrix.array.row0") == [
+        "macaw.matrix.array.row0", "macaw.matrix.array", "macaw.matrix"]
+
+
+def test_high_bits(netlist, monkeypatch):
+    """Presets reach the high bits of counters, watchdog and index; without them the check fails."""
+    device = Mutant(N4, netlist.verilog, 0, seed=4, **FAST)
+    presets.check_high_bits(device, 4)
+    for name, message in (("counts", r"cycles is 0x\w+ instead of 0x\w+"), ("quiet", "no interrupt within"),
+                          ("index", "a program from instruction")):
+        with monkeypatch.context() as patch, pytest.raises(Mismatch, match=message):
+            patch.setattr(presets, "preset", lambda device, preset, value, name=name: real(
+                device, preset, 0 if preset == name else value))
+            presets.check_high_bits(device, 4)
+        device.reset()
+    device.close()
+
+
+def test_presets_are_found():
+    text = "\nmodule \\macaw.control (clk);\n  other <= a;\nendmodule\n"
+    with pytest.raises(ToolError, match="^Yosys wrote quiet with 0 assignments instead of 1$"):
+        presets.add_presets(text)
 
 
 def test_report(netlist):

@@ -221,6 +221,33 @@ def test_cache_keeps_what_is_pinned_and_says_when_all_is():
     assert not rows.resident(first)
 
 
+def test_cache_gives_up_first_what_is_needed_last():
+    tiles = tiles_cache(Program(SMALL))
+    panels = [Panel((i,), 2, 4096 * (i + 1), range(0, 1)) for i in range(6)]
+    for panel in panels[:4]:
+        tiles.get(panel)
+    assert tiles.allocator.available(range(0, 1)) == 0
+    for panel, turn in ((panels[1], 1), (panels[2], 3), (panels[3], 2)):
+        tiles.later(panel, turn)
+    gone = []
+    for panel in panels[4:]:
+        tiles.get(panel)
+        gone += [i for i in range(4) if not tiles.resident(panels[i]) and i not in gone]
+    assert gone == [2, 3]
+    tiles.get(panels[1])                        # used: no turn any more
+    tiles.get(panels[2])                        # evicts panel 0, which was not used for longest
+    assert [i for i in range(6) if tiles.resident(panels[i])] == [1, 2, 4, 5]
+
+
+def test_estimate_of_operands_in_one_bank():
+    depth = N4.vector_bank_rows
+
+    def estimate(a, b, op=VectorOp.ADD):
+        return Program(N4).vector(op, a=a, b=b, d=0, inner=16, to_vector=1)
+    assert estimate(0, 16) - estimate(0, depth) == 16
+    assert estimate(0, 0) == estimate(0, depth) == estimate(0, 16, VectorOp.MOVE)
+
+
 def chains_of(*vectors):
     """Whether each of some (a, d, inner, other fields) is chained to the one before."""
     program = Program(N4)

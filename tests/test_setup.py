@@ -50,5 +50,5 @@ def test_missing(make, target, programs, message):
 def test_help_names_the_targets(make):
     result = make("help", echo=None)
     assert result.returncode == 0
-    for target in "train", "test", "lint", "verilog", "docs", "clean":
+    for target in "train", "test", "lint", "verilog", "synth", "docs", "clean":
         assert f"make {target} " in result.stdout

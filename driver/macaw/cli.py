@@ -1,4 +1,4 @@
-"""The command ``macaw``: train, eval, bench, trace, verilog, bitstream, info."""
+"""The command ``macaw``: train, eval, bench, trace, verilog, synth, bitstream, info."""
 
 import sys
 import traceback
@@ -9,6 +9,7 @@ from macaw_hw.board.boards import BOARDS
 from macaw_hw.config import CONFIGS
 
 from .errors import MacawError
+from .synth.flow import DEVICES
 from .workloads import HARDWARE, WORKLOADS
 
 __all__ = ["main"]
@@ -176,6 +177,27 @@ def verilog(config, output):
 
 
 @cli.command()
+@_options("config")
+@click.option("--device", type=click.Choice(DEVICES), default="ecp5-85k", show_default=True,
+              help="An ECP5 of speed grade 6.")
+@click.option("--freq", "frequency", type=click.FloatRange(1, 1000), metavar="MHZ",
+              help="Frequency to reach; with it, it is an error when the median of the seeds does not.  [default: aim "
+                   "at 100 and report]")
+@click.option("--seeds", type=click.IntRange(0, 100), default=1, show_default=True,
+              help="Placements to make; 0 counts cells and estimates slow paths, in a minute and at any size.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="JSON file.  [default: build/synth/macaw_CONFIG_DEVICE.json]")
+def synth(**options):
+    """Measure area and speed of a configuration on an FPGA, out of context, with open tools.
+
+    Every step is cached by its content under build/synth, with its logs; an interrupted run continues with the step
+    that was interrupted."""
+    from .synth.commands import synth
+
+    synth(**options)
+
+
+@cli.command()
 @click.option("--board", type=click.Choice(list(BOARDS)), default="ulx3s-85f", show_default=True,
               help="The board.")
 @click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Of the placement.")
@@ -183,7 +205,7 @@ def verilog(config, output):
               help="The bitstream; JSON with area and timing goes beside it.  [default: build/synth/macaw_BOARD.bit]")
 def bitstream(board, seed, output):
     """Write the bitstream of a board: the accelerator, block memory, and the bridge for the serial backend."""
-    from .commands import bitstream
+    from .synth.commands import bitstream
 
     bitstream(board, seed, output)
 

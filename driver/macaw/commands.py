@@ -9,12 +9,12 @@ from pathlib import Path
 from macaw_hw.config import CONFIGS
 from macaw_sim import tools
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from . import bench as benchmark
 from . import data, nn, optim, plots
+from .console import console, new_table, print_table, shown
 from .device import Device
 from .errors import MacawError
 from .files import writable_folder, write_atomically
@@ -24,16 +24,12 @@ from .trainer import Trainer
 from .weights import load_weights
 from .workloads import HARDWARE, WORKLOADS
 
-__all__ = ["bench", "bitstream", "evaluate", "info", "trace", "train", "verilog"]
+__all__ = ["bench", "evaluate", "info", "trace", "train", "verilog"]
 
 _EPOCHS = {"digits": 20}
 _LINE_SECONDS = 10
-_STAGE_SECONDS = 30
-_TABLE_WIDTH = 140      # where the output is no terminal
 _DRAM_BYTES = 512 << 20     # for large batches; what is never touched takes no memory of the host
 _NO_CYCLES = "The emulator counts no cycles; --backend verilator does."
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backend, init, output, resume):
@@ -55,11 +51,11 @@ def train(*, dataset, folder, epochs, limit, batch_size, lr, seed, config, backe
             run.train(device, display.step, display.part, display.evaluation)
         if run.interrupted:
             print(f"macaw: interrupted after step {len(run.steps)} of {run.total_steps}; the same command "
-                  f"continues from {_shown(run.checkpoint)}", file=sys.stderr)
+                  f"continues from {shown(run.checkpoint)}", file=sys.stderr)
             return 130
         run.measure_inference(device)
         _summary(run.write_results(device))
-    print(f"Wrote weights.safetensors, metrics.json, curves.png and the checkpoint to {_shown(output)}.")
+    print(f"Wrote weights.safetensors, metrics.json, curves.png and the checkpoint to {shown(output)}.")
     return 0
 
 
@@ -115,26 +111,26 @@ def bench(*, works, configs, latencies, seconds, output):
         [(m.work, m.config, m.intensity, m.useful_macs / m.cycles) for m in measurements],
         {config: HARDWARE[config] for _, config in cases}, "Measured on the RTL, doorbell to interrupt"))
     _bench_tables(measurements, speeds)
-    print(f"Wrote {_shown(output)} and {_shown(picture)}.")
+    print(f"Wrote {shown(output)} and {shown(picture)}.")
 
 
 def _bench_tables(measurements, speeds):
-    table = _table("Cycles from doorbell to interrupt, steady state", "work", "config", "latency", "cycles", "limit",
+    table = new_table("Cycles from doorbell to interrupt, steady state", "work", "config", "latency", "cycles", "limit",
                    "of", "ratio", "utilization", "bar", "kHz")
     for m in measurements:
         bar = "" if m.bar is None else f"{m.bar} {'met' if m.cycles <= m.bar else 'missed'}"
         table.add_row(m.work, m.config, str(m.latency), str(m.cycles), f"{m.limit:.0f}", m.limit_part,
                       f"{m.ratio:.3f}", f"{m.utilization:.1%}", bar, f"{m.khz:.0f}")
-    _print(table)
+    print_table(table)
     pairs = benchmark.anchors(measurements)
     if pairs:
-        table = _table("Beside other systems", "system", "its work", "cycles", "utilization", "Macaw", "cycles",
+        table = new_table("Beside other systems", "system", "its work", "cycles", "utilization", "Macaw", "cycles",
                        "utilization", "better")
         for anchor, m in pairs:
             table.add_row(anchor.system, anchor.work, str(anchor.cycles or ""), f"{anchor.utilization:.1%}",
                           f"{m.work}, {m.config}", str(m.cycles), f"{m.utilization:.1%}",
                           f"{m.utilization / anchor.utilization:.2f} x")
-        _print(table)
+        print_table(table)
     for s in speeds:
         print(f"Simulation of {s.config} in training: {s.khz:.0f} kHz; the bare array {s.array_khz:.0f} kHz (ratio "
               f"{s.ratio:.2f}); {s.inside:.1%} of the time inside the simulator.")
@@ -156,22 +152,14 @@ def trace(*, work, config, latency, output):
     utilization = workload.macs / (recording.cycles * recording.config.peak_macs)
     write_atomically(output / "timeline.png", plots.timeline(
         recording, f"{workload.title} on {config}: {recording.cycles} cycles, MAC utilization {utilization:.1%}"))
-    table = _table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "works",
+    table = new_table(f"{workload.title} on {config}, {recording.cycles} cycles", "unit", "instructions", "works",
                    "stalls: memory", "stalls: other", "waits for token", "nothing to do")
     for queue, states in recording.states.items():
         lost = [states[name].sum() for name in plots.NO_WORK]
         table.add_row(queue.name.lower(), str(len(recording.by_queue[queue])),
                       *(f"{count / recording.cycles:.1%}" for count in (recording.cycles - sum(lost), *lost)))
-    _print(table)
-    print(f"Wrote trace.json (for https://ui.perfetto.dev or chrome://tracing) and timeline.png to {_shown(output)}.")
-
-
-def _table(title, *columns):
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE)
-
-
-def _print(table):
-    Console(highlight=False, width=None if console.is_terminal else _TABLE_WIDTH).print(table)
+    print_table(table)
+    print(f"Wrote trace.json (for https://ui.perfetto.dev or chrome://tracing) and timeline.png to {shown(output)}.")
 
 
 def verilog(name, output):
@@ -193,47 +181,6 @@ def verilog(name, output):
     write_atomically(beside[".h"], header(config))
     write_atomically(beside["_hw.tcl"], platform_designer(text, MODULE, output.name))
     print(f"Wrote {output} and, beside it, {', '.join(path.name for path in beside.values())}.")
-
-
-def bitstream(board, seed, output):
-    """Write a bitstream; print its area and timing."""
-    from macaw_hw.board.boards import BOARDS
-
-    from .synth.bitstream import write_bitstream
-
-    with _Stages() as stages:
-        path, report = write_bitstream(board, output, seed, stages)
-    table = _table(f"{board}: {report['fmax_mhz']:.1f} MHz, its clock {report['clock_mhz']:.1f} MHz",
-                   "cell", "used", "available", "")
-    for cell, count in report["cells"].items():
-        table.add_row(cell, str(count["used"]), str(count["available"]), f"{count['used'] / count['available']:.1%}")
-    _print(table)
-    print(f"Wrote {_shown(path)} and {path.with_suffix('.json').name}. On the board, the driver finds it with "
-          f"Device({BOARDS[board].config!r}, 'serial', port=..., baud={report['baud']}).")
-
-
-class _Stages:
-    """What a tool flow does at the moment: a line that changes on a terminal, else a line now and then."""
-
-    def __init__(self):
-        self._title, self._printed = None, 0.0
-        self._status = console.status("") if console.is_terminal else None
-
-    def __enter__(self):
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *exception):
-        if self._status:
-            self._status.stop()
-
-    def __call__(self, title, seconds):
-        if self._status:
-            self._status.update(f"{title}, {seconds:.0f} s")
-        elif title != self._title or seconds - self._printed > _STAGE_SECONDS:
-            print(f"{title}, {seconds:.0f} s", flush=True)
-            self._title, self._printed = title, seconds
 
 
 def info(name):
@@ -302,11 +249,6 @@ def _device(config, backend):
         tools.verilator_environment()   # what is missing is said before anything takes time
         print(f"Simulator of the RTL, configuration {config}: building, or taking it from the cache ...")
     return Device(config, backend=backend, dram_bytes=_DRAM_BYTES)
-
-
-def _shown(path):
-    """The path, relative where that is shorter to read."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _progress():

@@ -112,6 +112,7 @@ class _Entry:
     dirty: bool
     pins: int = 0
     loaded: bool = True
+    later: int = 0
 
     @property
     def must_be_stored(self):
@@ -149,12 +150,13 @@ class Cache:
         self.allocator.free(start, count)
 
     def _evict(self, count, banks):
-        """Give up the panel that was not used for longest; rather one that need not be stored."""
+        """Give up a panel: rather one that need not be stored, then the one that :meth:`later` says is needed last,
+        then the one that was not used for longest."""
         low, high = banks.start * self.allocator.depth, banks.stop * self.allocator.depth
         unused = [(name, entry) for name, entry in self._entries.items()
                   if entry.pins == 0 and low <= entry.start < high]
         if unused:
-            name, entry = min(unused, key=lambda item: item[1].must_be_stored)
+            name, entry = min(unused, key=lambda item: (item[1].must_be_stored, -item[1].later))
             self._spill(entry)
             self._remove(name)
             return
@@ -187,6 +189,7 @@ class Cache:
         if not entry.loaded:
             self._load(panel, entry.start)
             entry.loaded = True
+        entry.later = 0
         self._entries.move_to_end(panel.name)
         return entry.start
 
@@ -209,7 +212,7 @@ class Cache:
         if entry is None:
             start = self.allocate(panel.count, panel.banks, panel.long)
             entry = self._entries[panel.name] = _Entry(panel, start, dirty)
-        entry.dirty, entry.loaded = dirty, True
+        entry.dirty, entry.loaded, entry.later = dirty, True, 0
         self._entries.move_to_end(panel.name)
         return entry.start
 
@@ -225,9 +228,18 @@ class Cache:
             for panel in panels:
                 self.unpin(panel)
 
+    def later(self, panel, turn):
+        """Note that a resident panel is not used again before its ``turn``, 1 or more: among those with a turn the
+        last one gives way first."""
+        self._entries[panel.name].later = turn
+
     def touch(self, panel):
         """Note that a resident panel is changed in place, and its home with it out of date."""
         self._entries[panel.name].dirty = True
+
+    def save(self, panel):
+        """Store a resident panel that is newer than its home; it can give way at no cost then."""
+        self._spill(self._entries[panel.name])
 
     def pin(self, panel):
         self._entries[panel.name].pins += 1

@@ -1,9 +1,9 @@
 """Where everything of a network lives in the memory of a device, and in which panels it travels.
 
 A network is a row of layers ``y = relu(x W + b)`` (ReLU or not). Between two layers lies a *boundary*: features in
-tiles of N, gathered into groups of up to ten tiles. Vector operands are float32 in blocks of N columns,
-``[ceil(C / N)][R][N]``, padding lanes zero. Matrix operands are bfp8 tiles, panel after panel, where a
-panel is one group of features by one block of the batch, or by one group of outputs.
+tiles of N, gathered into groups of up to ten tiles, or 128 features where that is more. Vector operands are float32 in
+blocks of N columns, ``[ceil(C / N)][R][N]``, padding lanes zero. Matrix operands are bfp8 tiles, panel after panel,
+where a panel is one group of features by one block of the batch, or by one group of outputs.
 """
 
 import math
@@ -18,6 +18,7 @@ from .memory import Panel
 __all__ = ["Boundary", "Layer", "NetworkError", "Plan", "blocked", "describe", "unblocked"]
 
 _GROUP = 10
+_GROUP_FEATURES = 128
 _FIRST_GROUPS = (2, 4)
 
 
@@ -130,6 +131,8 @@ class Plan:
     ----------
     network : macaw.nn.Sequential
     device : macaw.Device
+    training : int
+        Samples of the largest batch to train with; 0 for inference alone.
 
     Attributes
     ----------
@@ -140,15 +143,24 @@ class Plan:
         Stores what is newer on chip than in the float32 homes.
     """
 
-    def __init__(self, network, device):
+    def __init__(self, network, device, training=0):
         pairs, self.softmax = describe(network)
         self.device, self.config = device, device.config
         config, n = device.config, device.config.size
-        # A panel of weights has up to the square of this many tiles.
-        most = max(1, min(_GROUP, config.vector_bank_rows // max(n, 48),
+        # A panel of weights has up to the square of this many tiles. The sums of a block lie in two banks, those of a
+        # weight gradient in one.
+        most = max(1, min(max(_GROUP, _GROUP_FEATURES // n), 2 * config.vector_bank_rows // max(n, 48),
+                          config.vector_bank_rows // n,
                           math.isqrt(len(self.stationary) * config.tile_bank_tiles // 2)))
         sizes = [pairs[0][0].in_features, *(linear.out_features for linear, _ in pairs)]
-        boundaries = [Boundary.of(size, config, first=i == 0, most=most) for i, size in enumerate(sizes)]
+        tiles = [-(-size // n) for size in sizes]
+        streaming = training and not self._fit(tiles, 0)
+        if streaming:
+            # Two groups of sums of 64 samples at a time; two panels of weights beside gradients and other tiles.
+            most = max(1, min(most, config.vector_rows // (4 * max(n, 64)),
+                              math.isqrt(len(self.stationary) * config.tile_bank_tiles // 8)))
+        boundaries = [Boundary.of(size, config, first=i == 0 and not streaming, most=most)
+                      for i, size in enumerate(sizes)]
         self._tensors = []
         self.layers = []
         for index, (linear, relu) in enumerate(pairs):
@@ -236,10 +248,14 @@ class Plan:
 
     def weights_fit(self, samples, training):
         """Whether all weights stay on chip, in training beside the gradients of a batch."""
-        batch_tiles = -(-samples // self.config.size)
-        gradients = sum(layer.y.tiles * batch_tiles for layer in self.layers) if training else 0
-        room = len(self.stationary) * self.config.tile_bank_tiles
-        return gradients + sum(panel.count for panel in self.weight_panels()) <= room
+        tiles = [self.layers[0].x.tiles, *(layer.y.tiles for layer in self.layers)]
+        return self._fit(tiles, samples if training else 0)
+
+    def _fit(self, tiles, training):
+        """:meth:`weights_fit` for a network with so many tiles of features at each boundary."""
+        batch_tiles = -(-training // self.config.size)
+        weights = sum(a * b for a, b in zip(tiles, tiles[1:], strict=False))
+        return weights + sum(tiles[1:]) * batch_tiles <= len(self.stationary) * self.config.tile_bank_tiles
 
     @property
     def streamed(self):

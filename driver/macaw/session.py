@@ -103,7 +103,7 @@ class Session:
 
     def __init__(self, network, device, samples, training=False):
         self.device, self.training = device, training
-        self.plan = Plan(network, device)
+        self.plan = Plan(network, device, samples if training else 0)
         self.workspace = Workspace(self.plan, samples, training)
         self.features = self.plan.layers[0].x.features
         self.classes = self.plan.layers[-1].y.features

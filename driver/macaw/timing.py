@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from macaw_hw.isa import INSTRUCTION_BYTES, DataFormat, Opcode, Queue
+from macaw_hw.isa import INSTRUCTION_BYTES, DataFormat, Opcode, Queue, VectorOp
 
 from .footprint import dma_size, element_bytes
 
@@ -48,7 +48,7 @@ class Clock:
         if format.opcode == Opcode.MATRIX:
             return max(fields["rows"], n) * fields["k_tiles"], 2 * n + timing.matrix
         if format.opcode == Opcode.VECTOR:
-            rows = fields["inner"] * fields["outer"]
+            rows = fields["inner"] * fields["outer"] * (1 + self._conflict(fields))
             return rows + 1, timing.vector + (n + 4) * fields["to_tile"]
         runs = fields["count0"] * fields["count1"] * fields["count2"] * fields["count3"]
         beats = -(-fields["run"] * element_bytes(fields["format"], config) // config.bus_bytes)
@@ -56,6 +56,11 @@ class Clock:
         if fields["format"] == DataFormat.BFP8:
             rows *= n + 1
         return max(runs * beats, rows), timing.memory
+
+    def _conflict(self, fields):
+        """Whether a VECTOR reads different rows of one bank as its two operands, which takes two cycles."""
+        uses, depth = VectorOp(fields["op"]).operands, self._config.vector_bank_rows
+        return uses.a and uses.b and fields["a"] != fields["b"] and fields["a"] // depth == fields["b"] // depth
 
     def issue(self, format, fields, ready):
         """Account for the next instruction of the program, whose operands are ready at ``ready``.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..memory import rows_cache, tiles_cache
 from ..program import Program
 
-__all__ = ["Batch", "Block", "Context", "Sums", "alternate", "interleave"]
+__all__ = ["Batch", "Block", "Context", "Sums", "interleave"]
 
 
 @dataclass(frozen=True)
@@ -173,15 +173,6 @@ class Context:
         if tile is not None:
             fields |= {"to_tile": 1, "tile": tile[0], "tile_outer": tile[1]}
         return self.program.vector(op, scalar=scalar, **fields)
-
-
-def alternate(main, other, share):
-    """Run generators to their ends: ``share`` steps of ``other`` after each of ``main``."""
-    for _ in main:
-        for _ in zip(range(share), other, strict=False):
-            pass
-    for _ in other:
-        pass
 
 
 def _bank(index):

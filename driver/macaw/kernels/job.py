@@ -6,11 +6,13 @@ from ..memory import Panel
 from ..plan import NetworkError
 from .context import Batch, Context
 from .loss import Scratch
+from .outgoing import Outgoing
 
 __all__ = ["Activations", "Job", "Workspace"]
 
 
-_MOST_SAMPLES = 48
+_MOST_SAMPLES, _MOST_TILES, _MOST_STREAMING = 48, 3, 64
+"""Samples of a block, or tiles of samples where these are more; samples of a block in a streaming step."""
 _LAST_SAMPLES = 16
 
 
@@ -85,7 +87,6 @@ class Workspace:
             self.gradients = [plan.allocate("gradients", layer.y.tiles * config.row_bytes) for layer in plan.layers]
             self.losses = plan.allocate("losses", samples * config.row_bytes)
             self.dy_homes = [spill("dy", boundary, config.tile_bytes) for boundary in boundaries]
-            self.dx_homes = [spill("dx", boundary, config.tile_bytes) for boundary in boundaries]
             self.gradient_homes = [spill("gradient", boundary, n * config.row_bytes) for boundary in boundaries]
 
 
@@ -112,7 +113,11 @@ class Job(Context):
     ----------
     resident : bool
         The weights stay on chip, and their homes out of date.
+    streaming : bool
+        A training step whose weights come from memory: :mod:`macaw.kernels.streaming`.
     batches : list of Batch
+    outgoing : Outgoing or None
+        For ``streaming``.
     x : list of Activations
         Inputs of the layers.
     dy, dy_streamed : list of Activations
@@ -128,10 +133,12 @@ class Job(Context):
         self.softmax = training or plan.softmax
         self.left = left
         self.resident = plan.weights_fit(workspace.samples, training)
+        self.streaming = training and not plan.weights_fit(samples, training=False)
         if self.resident:
             for panel in plan.weight_panels():
                 self.tiles.reserve(panel, loaded=kept)
         self.batches = Batch.blocks(samples, self._block_tiles(), self.n)
+        self.outgoing = Outgoing(self) if self.streaming else None
         self._scratch = {}
         def activations(name, boundary, banks, home):
             return Activations(f"{name}{home}", boundary, banks, home, self.config.tile_bytes)
@@ -142,7 +149,7 @@ class Job(Context):
             self.dy = [activations("dy", boundary, plan.stationary, home)
                        for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
             self.dy_streamed = [activations("ds", boundary, plan.streamed, home)
-                                for boundary, home in zip(boundaries[1:], workspace.dx_homes[1:], strict=True)]
+                                for boundary, home in zip(boundaries[1:], workspace.dy_homes[1:], strict=True)]
 
     def scratch(self, batch):
         """The :class:`macaw.kernels.loss.Scratch` of one block."""
@@ -150,17 +157,28 @@ class Job(Context):
             self._scratch[batch.index] = Scratch(self, batch)
         return self._scratch[batch.index]
 
+    def last_use(self, batch, panel):
+        """Give up the place of a panel of weights that is not used again if this block is the last."""
+        if batch is self.batches[-1] and self.training and not self.resident and not self.streaming:
+            self.tiles.drop(panel)
+
+    def turn(self, layer, x_group):
+        """When the weight gradients of a group of inputs are computed: 1 for the first group of all."""
+        after = sum(len(other.x.groups) for other in self.plan.layers[layer.index + 1:])
+        return after + len(layer.x.groups) - layer.x.groups.index(x_group)
+
     def room_for_sums(self):
         """Free rows in the banks for sums."""
         return self.rows.allocator.available(self.sums)
 
     def _block_tiles(self):
-        """Tiles of each block of the batch. The last block is small: its softmax runs while the weight gradients of the
-        others fill the array. The others are large, but fit the banks."""
+        """Tiles of each block of the batch. Where there is a softmax, the last block is small: its softmax runs while
+        the weight gradients of the others fill the array, or alone. The others are large, but fit the banks."""
         n, config = self.n, self.config
         group = max(len(group) for layer in self.plan.layers for group in (*layer.x.groups, *layer.y.groups))
         streamed = len(self.plan.streamed) * config.tile_bank_tiles
-        most, last = max(1, min(_MOST_SAMPLES // n, streamed // (4 * group))), max(1, _LAST_SAMPLES // n)
+        most, last = max(_MOST_SAMPLES // n, _MOST_TILES), max(1, _LAST_SAMPLES // n)
+        most = max(1, min(_MOST_STREAMING // n if self.streaming else most, streamed // (4 * group)))
         if self.thrift > 1:
             most = 1
         if self.softmax:
@@ -172,12 +190,12 @@ class Job(Context):
                 raise NetworkError(f"a softmax on this configuration has at most {limit} classes, not "
                                    f"{self.plan.layers[-1].y.features}; use a configuration with more vector memory")
         total = -(-self.samples // n)
-        if self.training and self.resident:     # blocks cost nothing then: the weights need not be loaded for each
+        if self.resident:       # blocks cost nothing then: the weights need not be loaded for each
             most = max(1, min(most, total // 2))
-        last = min(last, most, total)
+        last = min(last, most, total) if self.softmax and not self.streaming else 0
         rest = total - last
         parts = -(-rest // most)
-        return [rest // parts + (i < rest % parts) for i in range(parts)] + [last]
+        return [rest // parts + (i < rest % parts) for i in range(parts)] + [last] * bool(last)
 
     def gradient(self, layer, batch, group):
         """float32 gradients of the outputs of a layer's linear part, one group of features of one block. Until they are

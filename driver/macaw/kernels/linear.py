@@ -140,14 +140,16 @@ class Inputs:
         """Make panels ahead of time, after the product of a panel with the weights of one of so many tiles.
 
         In the beginning, when the lanes have to prepare sums as well, one panel ahead; later two, and then two more
-        each time as long as there is plenty of room: the lanes are less busy now than they are later.
+        each time as long as there is plenty of room: the lanes are less busy now than they are later. But not where
+        the weights are loaded as well, which would have to wait.
         """
         if batch.index == group.start == 0:
             if tile == tiles // 2:
                 self.ready(batch, group, ahead=1)
         elif tile == 0:
             self.ready(batch, group, ahead=2)
-        if tile in (0, tiles // 2) and group.stop > sum(map(len, self._job.plan.layers[0].x.groups[:2])):
+        first = sum(map(len, self._job.plan.layers[0].x.groups[:2]))
+        if self._job.resident and tile in (0, tiles // 2) and group.stop > first:
             self._more()
 
     def _more(self):
@@ -218,6 +220,10 @@ def forward(job, layer, batch, offsets, finish, inputs=None, following=()):
                                 offsets.prepare(after, block, output_groups(job, after)[0])
                         if final and finish is not None:
                             yield finish(group, sums, tile)
+                if layer.index == 0:
+                    job.last_use(batch, panels[1])
+            if job.training and not job.streaming:
+                job.tiles.later(x.panel(batch, x_group), job.turn(layer, x_group))
             begun = True
         if finish is not None:
             job.free(sums)
@@ -274,6 +280,7 @@ def input_gradient(job, layer, batch, finish):
                         accumulate=y_group.start > 0)
                     if batch.rows * len(y_group) >= _SHORT:
                         yield time
+            job.last_use(batch, panels[1])
         yield from finish(x_group, sums)
         job.free(sums)
     for y_group in layer.y.groups:

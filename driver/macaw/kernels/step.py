@@ -11,14 +11,17 @@ from macaw_hw.isa import DataFormat, VectorOp
 from ..memory import OutOfMemory
 from ..program import Program
 from .backward import OffsetGradients, from_loss, quantize_gradient, through_activation
-from .context import Block, Context, alternate, interleave
+from .context import Block, Context, interleave
 from .job import Job
 from .linear import Inputs, Offsets, activate, forward, input_gradient
 from .loss import cross_entropy, losses, offset_gradients, softmax, store_rows, targets
+from .streaming import finish_streaming, store_activation
 from .update import Prefetch, Weights, chunks, free_left, store_left, update_offsets, update_weights, weight_gradient
 
 _REST_OPERATIONS = 2
 """Vector instructions for other purposes between one chunk's update and the next."""
+_REST_WHEN_SHORT = 8
+"""As many where those other purposes occupy rows that the next weights need."""
 
 __all__ = ["inference_program", "quantize_program", "settling_program", "training_program"]
 
@@ -60,7 +63,8 @@ class _Network:
         if job.training:
             yield from cross_entropy(
                 job, batch, lambda gradient, emit: from_loss(job, layers[-1], batch, gradient, emit))
-            yield from self._back(batch)
+            if not job.streaming:
+                yield from self._back(batch)
             yield from self._later(offset_gradients(job, batch, self.gradients))
             yield from self._later(losses(job, batch))
         elif job.softmax:
@@ -98,7 +102,7 @@ class _Network:
         job = self.job
 
         def hidden(group, sums, tile):
-            return activate(job, layer, batch, group, sums, tile)
+            return (store_activation if job.streaming else activate)(job, layer, batch, group, sums, tile)
 
         def output(group, sums, tile):
             rows = sums.tile(tile - group.start)
@@ -185,6 +189,8 @@ def _training(job, rate):
     plan = job.plan
     network = _Network(job)
     network.run()
+    if job.streaming:
+        return job.program, finish_streaming(network, rate)
     *earlier, last = job.batches
     todo, started = chunks(job), {}
     weights = Weights(job, todo)
@@ -207,28 +213,40 @@ def _training(job, rate):
                 yield weight_gradient(job, chunk, blocks.pop(0), sums)
 
     def finish():
-        """Thread: all weight gradients to their ends, with the updates."""
-        prefetch = Prefetch(job, todo)
+        """Thread: all weight gradients to their ends, with the updates. The products of a chunk are emitted before the
+        update of the one before, whose loads would delay their fetch."""
+        prefetch, waiting = Prefetch(job, todo), deque()
         for chunk in todo:
             sums, blocks = started.get(chunk) or start(chunk, last=True)
             for batch in blocks:
                 weight_gradient(job, chunk, batch, sums)
             prefetch.ahead(chunk)
-            update_weights(job, chunk, sums, weights, rate)
-            weights.ahead()
+            waiting.append((chunk, sums))
+            if job.thrift or len(waiting) > 1:
+                update_weights(job, *waiting.popleft(), weights, rate)
+                weights.ahead()
+                yield
             if chunk.tile == chunk.layer.y.tiles - 1:
                 for batch in job.batches:
                     job.tiles.drop(job.x[chunk.layer.index].panel(batch, chunk.x_group))
-            yield
+        for last_ones in waiting:
+            yield update_weights(job, *last_ones, weights, rate)
 
     def rest():
         """What the last block has put off, and the biases."""
         yield from network.background()
         network.offsets.drop()
-        yield update_offsets(job, network.offsets, network.gradients, rate)
+        groups = [(layer, group) for layer in plan.layers for group in layer.y.groups]
+        yield update_offsets(job, groups, network.offsets, network.gradients, rate)
 
     interleave(network.tail(last), spare=begin())
-    alternate(finish(), rest(), _REST_OPERATIONS)
+    others, first = rest(), len(started)
+    for done, _ in enumerate(finish()):
+        share = _REST_OPERATIONS if done >= first else 0    # the first updates are urgent: the stores wait for them
+        for _ in zip(range(_REST_WHEN_SHORT if weights.short else share), others, strict=False):
+            pass
+    for _ in others:
+        pass
     return job.program, weights.left
 
 

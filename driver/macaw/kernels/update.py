@@ -17,8 +17,8 @@ __all__ = ["Chunk", "Left", "Prefetch", "Weights", "chunks", "free_left", "store
 
 _WEIGHTS_AHEAD = 3
 """Chunks whose float32 weights are on chip or on their way, where there is room."""
-_CLAIM_AHEAD = 10
-"""Chunks before the first one that stays on chip when its rows are kept free."""
+_CLAIM_AHEAD = 6
+"""Chunks that stay on chip take their rows, as these become free, from so many chunks before their update on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +145,9 @@ class Weights:
     """
 
     def __init__(self, job, todo):
-        self._job, self._todo, self._loaded, self._claimed = job, list(todo), {}, {}
+        self._job, self._todo, self._loaded = job, list(todo), {}
         self._staying = {} if job.thrift else self._places()
+        self._missing = {chunk: self._rows(chunk) for chunk in self._staying}
         self._left = []
 
     def _places(self):
@@ -161,13 +162,40 @@ class Weights:
             used[bank] += chunk.rows
         return places
 
+    def _rows(self, chunk):
+        """Where a chunk stays."""
+        return range(self._staying[chunk], self._staying[chunk] + chunk.rows)
+
+    def _claimants(self):
+        """Chunks that will stay on chip, are not loaded yet, and whose time is near."""
+        return [chunk for chunk in self._todo[:_CLAIM_AHEAD] if chunk in self._staying and chunk not in self._loaded]
+
     def _claim(self):
-        """Keep the rows for what stays on chip free, once its time is near."""
-        if self._staying and len(self._todo) <= len(self._staying) + _CLAIM_AHEAD:
-            for chunk, start in self._staying.items():
-                if self._job.rows.allocator.claim(start, chunk.rows):
-                    self._claimed[chunk] = start
-            self._staying = {}
+        """Take the rows for what stays on chip as they become free."""
+        claim = self._job.rows.allocator.claim
+        for chunk in self._claimants():
+            self._missing[chunk] = [row for row in self._missing[chunk] if not claim(row, 1)]
+
+    def _unclaim(self, chunks):
+        """Give those rows back."""
+        for chunk in chunks:
+            for row in set(self._rows(chunk)).difference(self._missing[chunk]):
+                self._job.rows.free(row, 1)
+            self._missing[chunk] = self._rows(chunk)
+
+    def _place(self, chunk, anyway):
+        """Rows for a chunk: where it stays, if all of them are free by now, or elsewhere."""
+        if chunk in self._staying:
+            if not self._missing[chunk]:
+                return self._staying[chunk]
+            self._unclaim([chunk])
+            del self._staying[chunk]
+        start = self._job.allocate_other(chunk.rows, anyway=False)
+        if start is None and (anyway or len(self._loaded) < 2):
+            # Nothing would be on its way: there is too little room for anything to stay.
+            self._unclaim(self._claimants())
+            start = self._job.allocate_other(chunk.rows, anyway=anyway)
+        return start
 
     def ahead(self, first=None):
         """Emit the loads of the first chunks that are not updated yet: that of ``first`` in any case, the others while
@@ -175,14 +203,17 @@ class Weights:
         self._claim()
         for chunk in self._todo[:_WEIGHTS_AHEAD]:
             if chunk not in self._loaded:
-                start = self._claimed.get(chunk)
-                if start is None:
-                    start = self._job.allocate_other(chunk.rows, anyway=chunk is first)
+                start = self._place(chunk, anyway=chunk is first)
                 if start is None:
                     return
                 self._loaded[chunk] = Block(start, chunk.rows, pitch=chunk.rows)
                 self._job.program.load(format=DataFormat.FLOAT32, address=self._home(chunk), local=start,
                                        run=chunk.rows * self._job.n)
+
+    @property
+    def short(self):
+        """There was no room for the loads of all chunks that are due."""
+        return any(chunk not in self._loaded for chunk in self._todo[:_WEIGHTS_AHEAD])
 
     def _home(self, chunk):
         row = chunk.tile * chunk.layer.x.features + chunk.x_group.start * self._job.n
@@ -197,7 +228,7 @@ class Weights:
     def done(self, chunk):
         """Emit the store of the new weights, or leave them on chip."""
         job, weights = self._job, self._loaded.pop(chunk)
-        if chunk in self._claimed:
+        if chunk in self._staying:
             self._left.append((weights.start, chunk.rows, self._home(chunk)))
             return
         job.program.store(format=DataFormat.FLOAT32, address=self._home(chunk), local=weights.start,
@@ -238,11 +269,12 @@ def update_weights(job, chunk, sums, weights, rate):
     job.free(sums)
 
 
-def update_offsets(job, offsets, gradients, rate):
-    """Emit the update of all biases and store them. Returns the estimated time."""
+def update_offsets(job, groups, offsets, gradients, rate):
+    """Emit the update of the biases of ``groups``, pairs (layer, group), and store them. Returns the estimated
+    time."""
     time = 0
-    for layer in job.plan.layers:
-        for group in layer.y.groups if layer.bias is not None else ():
+    for layer, group in groups:
+        if layer.bias is not None:
             home, gradient = offsets.panel(layer, group), gradients.panel(layer, group)
             with job.rows.use(home, gradient) as places:
                 rows, change = (Block(place, len(group)) for place in places)

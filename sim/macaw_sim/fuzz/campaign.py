@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from macaw_hw.config import CONFIGS, Config, named_config
@@ -16,6 +17,7 @@ from .directed import long_case, overflow_case, rule_cases
 from .generator import Generator, dump_case
 from .illegal import KINDS, illegal_case
 from .judge import Model, judge
+from .limits import limit_cases
 from .shrink import shrink
 
 __all__ = ["Failure", "legal", "illegal", "replay", "timing"]
@@ -102,8 +104,8 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
     """Judge ``programs`` programs that fault, each followed by a legal one on the same device.
 
     ``kinds`` are taken in turns; with ``overflow`` too many tokens from each queue to some other follow,
-    with ``rules`` each single break of a rule of the instruction set, then the programs ``long`` as `directed.LONG` has
-    them.
+    with ``rules`` each single break of a rule of the instruction set and all of `limits.limit_cases`, then the programs
+    ``long`` as `directed.LONG` has them.
     Other parameters and errors as for `legal`.
     """
     options = timing(seed) if options is None else options
@@ -122,7 +124,7 @@ def illegal(config: Config, *, programs: int, seed: int, options: dict | None = 
             target = Queue((source + int(generator.rng.integers(1, len(Queue)))) % len(Queue))
             cases = [overflow_case(generator, source, target, extra) for extra in (0, 1)]
             _judge_all(rtl, cases, ranges, config, seed, options, verilog, "tokens", save, coverage)
-        for what, case in rule_cases(generator) if rules else ():
+        for what, case in chain(rule_cases(generator), limit_cases(generator)) if rules else ():
             _judge_all(rtl, (case,), ranges, config, seed, options, verilog, what, save, coverage)
         for queue, end, number in long:
             case = long_case(generator, queue, end, number)

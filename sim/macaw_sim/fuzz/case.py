@@ -182,6 +182,8 @@ def counters(backend: Backend) -> dict[str, int]:
 def compare(first: Target, second: Target, case: Case) -> None:
     """Run a case that does not fault on both; `Mismatch` says where registers or memory differ."""
     registers = run(first, case), run(second, case)
+    if registers[0]["fault_code"] and registers[1]["fault_code"]:
+        raise Mismatch(f"a legal program ends with a fault on both: {registers[0]}")
     if registers[0] != registers[1]:
         raise Mismatch(f"registers differ: {registers[0]} and {registers[1]}")
     different = np.flatnonzero(first.dram != second.dram)

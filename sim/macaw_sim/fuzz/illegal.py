@@ -16,7 +16,7 @@ __all__ = ["KINDS", "MAX_WORK", "illegal_case", "smallest", "work"]
 
 KINDS = ("bit", "field", "reserved", "zero_count", "own_token", "bad_code", "local", "window", "window_edge",
          "bus_read", "bus_write", "non_finite", "deadlock", "deadlock_depth", "fetch_window", "fetch_error", "beyond",
-         "high")
+         "high", "twice")
 """How a program is changed."""
 MAX_WORK = 20_000
 """Rows or bytes that one instruction may touch, so that a changed count does not run for long."""
@@ -160,6 +160,23 @@ _FIELD_CHANGES = {"field": _field, "zero_count": _zero_count, "own_token": _own_
                   "local": _local, "window": _window}
 
 
+def _twice(generator, case, kind):
+    """One instruction with two changes: any, or a local address and a window that ends within its transfers."""
+    rng = generator.rng
+    decoded = [isa.decode(one) for one in instructions(case.program)]
+    format, fields = decoded[index := int(rng.integers(len(decoded)))]
+    transfer = format.opcode in (Opcode.LOAD, Opcode.STORE)
+    names = ["local"] if transfer and rng.random() < 0.7 else rng.choice(list(_FIELD_CHANGES), 2, replace=False)
+    if not all([_FIELD_CHANGES[name](generator, format, fields) for name in names]):
+        return None
+    changed = case.with_program(encode(decoded))
+    if len(names) > 1:
+        return changed
+    step = Model(generator.config, changed).steps[index]
+    end = int(rng.choice(step.starts)) + int(rng.integers(step._run_bytes + 1))
+    return replace(changed, window=(0, end))
+
+
 def _transfers(generator, case, opcode=None):
     """The (LOAD and STORE) instructions of a case with their first byte and first byte beyond."""
     model = Model(generator.config, case)
@@ -296,4 +313,4 @@ def _high(generator, case, kind):
 
 _CHANGES = {"window_edge": _window_edge, "bus_read": _bus, "bus_write": _bus, "non_finite": _non_finite,
             "deadlock": _deadlock, "deadlock_depth": _deadlock_depth, "fetch_window": _fetch_window,
-            "fetch_error": _fetch_error, "beyond": _beyond, "high": _high}
+            "fetch_error": _fetch_error, "beyond": _beyond, "high": _high, "twice": _twice}

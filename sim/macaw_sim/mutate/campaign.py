@@ -8,21 +8,24 @@ import numpy as np
 from macaw import Device, Trainer, manual_seed, nn, optim
 from macaw.errors import MacawError
 from macaw_hw.config import Config
+from macaw_hw.isa import Queue
 
 from .. import timing
 from ..fuzz import accesses, moments
 from ..fuzz import campaign as fuzz
-from ..fuzz.directed import LONG, far_copies
+from ..fuzz.case import Mismatch, run
+from ..fuzz.directed import LONG, STEADY, done_together, far_copies, sums_into_one_row, tiles_before_fault
 from ..tools import locked
 from ..verilator.backend import VerilatorBackend
 from . import equivalence
 from .device import CAUGHT, Mutant, choose, record, replay
 from .netlist import Netlist
+from .presets import check_high_bits
 
 __all__ = ["STAGES", "Campaign", "Verdict"]
 
 FAST = {"read_latency": 5, "write_latency": 5, "stalls": 0.1}
-STAGES = ("programs", "timing", "disturbed", "proof", "directed", "more programs", "training")
+STAGES = ("programs", "timing", "limits", "disturbed", "proof", "directed", "more programs", "training")
 """In this order; ``proof`` looks for mutations that change nothing."""
 _BITWISE = ("bit", "high", "field", "high", "window_edge", "high", "local", "high")
 _FAR = 64 << 20
@@ -149,8 +152,39 @@ class Campaign:
     def _more_programs(self):
         return self._recorded(fuzz.timing(self.seed), legal=80, illegal=54)
 
+    def _limits(self):
+        """Programs that tell single bits apart, one by one."""
+        recorded = self._recorded(FAST, rules=True)
+        together = done_together(self.config)
+
+        def check(number, verdict):
+            recorded(number, verdict)
+            for options, look in ((FAST, self._bits), (STEADY, lambda device: self._together(device, together))):
+                device = Mutant(self.config, self.netlist.verilog, number, seed=self.seed, **options)
+                try:
+                    look(device)
+                finally:
+                    device.close()
+            far = VerilatorBackend(self.config, dram_bytes=_FAR, verilog=self.netlist.verilog, **FAST)
+            try:
+                far_copies(far, np.random.default_rng(self.seed), 60)
+            finally:
+                far.close()
+        return check
+
+    def _bits(self, device):
+        tiles_before_fault(device)
+        sums_into_one_row(device, np.random.default_rng(self.seed))
+        check_high_bits(device, self.seed)
+
+    @staticmethod
+    def _together(device, case):
+        registers = run(device, case)
+        if registers["instructions"] != len(Queue):
+            raise Mismatch(f"{len(Queue)} instructions that are done in the same cycle count as {registers}")
+
     def _directed(self):
-        """Kinds of faults that tell single bits apart; tokens and instructions by the thousand."""
+        """Faults that tell bits of addresses and windows apart; tokens and instructions by the thousand."""
         return self._recorded(FAST, legal=10, illegal=160, kinds=_BITWISE, overflow=12, long=LONG)
 
     def _disturbed(self):
@@ -160,11 +194,6 @@ class Campaign:
                 accesses.idle(device, np.random.default_rng(self.seed), 2000)
             finally:
                 device.close()
-            far = VerilatorBackend(self.config, dram_bytes=_FAR, verilog=self.netlist.verilog)
-            try:
-                far_copies(far, np.random.default_rng(self.seed), 60)
-            finally:
-                far.close()
             moments.campaign(self.config, runs=60, seed=self.seed, options=FAST, verilog=self.netlist.verilog)
         return check
 

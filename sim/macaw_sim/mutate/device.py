@@ -14,6 +14,7 @@ from ..fuzz.directed import long_case, overflow_case, rule_cases
 from ..fuzz.generator import Generator, dump_case, fill_case
 from ..fuzz.illegal import KINDS, illegal_case
 from ..fuzz.judge import Model, conclude
+from ..fuzz.limits import limit_cases
 from ..verilator import backend
 from ..verilator.backend import ProtocolError, VerilatorBackend
 from ..verilator.build import build_library
@@ -94,7 +95,7 @@ def _trimmed(dram):
 
 
 def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, overflow: int = 0, long=(),
-           seed: int) -> list[Step]:
+           rules: bool = False, seed: int) -> list[Step]:
     """Run programs as `fuzz.campaign` draws them on the device without mutation.
 
     Parameters
@@ -104,7 +105,9 @@ def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, ove
     overflow : int
         Pairs of queues, from the ``seed``-th on, that post as many tokens as fit, and one more.
     long : sequence
-        Programs as `fuzz.directed.LONG` has them, and all of `fuzz.directed.rule_cases`.
+        Programs as `fuzz.directed.LONG` has them.
+    rules : bool
+        All of `fuzz.directed.rule_cases` and `fuzz.limits.limit_cases`.
     seed : int
     """
     steps: list[Step] = []
@@ -122,7 +125,7 @@ def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, ove
         run(f"legal program {number}", generator.case())
         if number % 5 == 4 or number == legal - 1:
             run(f"local memories after legal program {number}", dump)
-    for name, before, case, races, after in _faulting(device.config, illegal, kinds, overflow, long, seed):
+    for name, before, case, races, after in _faulting(device.config, illegal, kinds, overflow, long, rules, seed):
         if before is not None:
             run(f"memories before {name}", before)
         if run(name, case, races) and after is not None:
@@ -130,7 +133,7 @@ def record(device: Mutant, *, legal: int = 0, illegal: int = 0, kinds=KINDS, ove
     return steps
 
 
-def _faulting(config, illegal, kinds, overflow, long, seed):
+def _faulting(config, illegal, kinds, overflow, long, rules, seed):
     """Name, what sets the local memories, program, whether other outcomes may be right, what stores the memories."""
     generator = Generator(config, seed, wide=False)
     regions = generator.fields.regions
@@ -151,8 +154,9 @@ def _faulting(config, illegal, kinds, overflow, long, seed):
         for extra in (0, 1):
             case = overflow_case(generator, source, target, extra)
             yield drawn(f"tokens {source.name}-{target.name} {extra}", case, case.local, True)
-    for what, case in rule_cases(generator) if long else ():
-        yield what, None, case, True, None
+    for cases in (rule_cases, limit_cases) if rules else ():
+        for what, case in cases(generator):
+            yield what, None, case, True, None
     for queue, end, number in long:
         case = long_case(generator, queue, end, number)
         yield drawn(f"{number} instructions of {queue.name}, {end}", case, case.local, True)

@@ -9,6 +9,7 @@ only their behaviour rules out is not found to be equivalent.
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from .netlist import Mutation, run_yosys
@@ -41,19 +42,21 @@ module boxed(RD_CLK, RD_EN, RD_ARST, RD_SRST, RD_ADDR, RD_DATA, WR_CLK, WR_EN, W
     .RD_EN(RD_EN), .RD_ADDR(RD_ADDR), .RD_DATA(RD_DATA), .WR_EN(WR_EN), .WR_ADDR(WR_ADDR), .WR_DATA(WR_DATA));
 endmodule
 """
-_OUT = """flatten
+# A register that a mutation changes loses the initial value of a bit.
+_OUT = """setundef -init -zero
+{cut}flatten
 opt_clean
 memory_collect
 read_verilog box.v
 techmap -map map.v
-hierarchy -top {context}
-expose -evert t:*memory_box*
+hierarchy -top {top}
+expose -evert t:*memory_box* {cells}
 opt_clean
-rename {context} {name}
+rename {top} {name}
 design -stash {name}
 """
 _GRAPH = """design -load all
-hierarchy -top {context}
+hierarchy -top {top}
 design -save unit
 {gold}design -load unit
 {command}
@@ -77,15 +80,46 @@ aigmap
 opt_clean
 write_aiger -zinit {number}.aig
 """
+_DECIDING = {"activation": ("operands*", "results", "tile", "quantizer", "quantizer.tiles"),
+             "matrix": ("delay", "loader", "streamer")}
+"""Parts of a unit that decide what happens when; the others compute."""
+_NEIGHBOURS = {"control": "fetch", "fetch": "control", "matrix": "tile_memory"}
 _MERGING = 40
 """Seconds."""
 _GATE = ".model netlist\n.inputs ys__n0 ys__n1\n.outputs ys__n2\n.names ys__n0 ys__n1 ys__n2\n11 1\n.end\n"
 
 
 def contexts(module: str) -> list[str]:
-    """The module and those that it is part of, without the whole accelerator: ``macaw.a.b``, ``macaw.a``."""
+    """Where a mutation of a module may change nothing: in the module and in those that it is part of, in these without
+    others of their parts, and in the accelerator without most of its units.
+
+    ``macaw.a.b``, ``macaw.a``, ``macaw.a only b``, ``macaw only a.b c``: the other parts are cut out like memories, so
+    they give out anything.
+    """
     parts = module.split(".")
-    return [".".join(parts[:count]) for count in range(len(parts), 1, -1)]
+    around = [".".join(parts[:count]) for count in range(len(parts), 1, -1)]
+    unit, inside = (parts[1] if len(parts) > 1 else ""), ".".join(parts[2:])
+    deciding = _DECIDING.get(unit, ())
+    if not unit or deciding and inside and not any(fnmatch(inside, name) for name in deciding):
+        return around or ["macaw only"]
+    # The whole unit comes last where it is large.
+    whole = [around.pop()] if deciding else []
+    if deciding and inside:
+        around.append(f"macaw.{unit} only {parts[2]}*")
+    if deciding:
+        around.append(f"macaw.{unit} only {' '.join(deciding)}")
+    if unit in _NEIGHBOURS:
+        own = [f"{unit}.{name}" for name in deciding or "*"]
+        around.append(f"macaw only {unit} {' '.join(own)} {_NEIGHBOURS[unit]}*")
+    return around + whole
+
+
+def _parts(context, modules):
+    """The top module of a context, and the modules that are cut out of it."""
+    top, only, names = context.partition(" only")
+    inside = {module: module.removeprefix(f"{top}.") for module in modules if module.startswith(f"{top}.")}
+    return top, [module for module, name in inside.items()
+                 if only and not any(fnmatch(name, kept) for kept in names.split())]
 
 
 def prove(prepared: Path, questions: Iterable[tuple[Mutation, str]], folder: Path, *,
@@ -111,9 +145,12 @@ def prove(prepared: Path, questions: Iterable[tuple[Mutation, str]], folder: Pat
     (folder / "map.v").write_text(_MAP)
     (folder / "gate.v").write_text("module gate(input a, b, output y); assign y = a & b; endmodule\n")
     script = ["read_rtlil prepared.il\ndesign -save all\n"]
+    modules = re.findall(r"^module \\(\S+)$", prepared.read_text(), re.MULTILINE)
     for mutation, context in questions:
-        gold, gate = (_OUT.format(context=context, name=name) for name in ("gold", "gate"))
-        script.append(_GRAPH.format(context=context, gold=gold, gate=gate, command=mutation.command,
+        top, cut = _parts(context, modules)
+        gold, gate = (_OUT.format(top=top, name=name, cut="".join(f"blackbox {unit}\n" for unit in cut),
+                                  cells=" ".join(f"t:{unit}" for unit in cut)) for name in ("gold", "gate"))
+        script.append(_GRAPH.format(top=top, gold=gold, gate=gate, command=mutation.command,
                                     number=mutation.number))
     run_yosys(folder, "graphs", "".join(script))
     for mutation, _ in questions:

