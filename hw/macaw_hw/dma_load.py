@@ -83,14 +83,15 @@ class RowWriter(wiring.Component):
             complete.eq(~floats | (part == parts - 1) | word.group_end),
         ]
 
-        pending, granted, step, wrong = Signal(), Signal(), Signal(), Signal()
+        pending, granted, step, wrong, able = (Signal() for _ in range(5))
         m.d.comb += [
             pending.eq(self.vector.valid | self.tile.valid),
             granted.eq((self.vector.valid & self.vector.ready) | (self.tile.valid & self.tile.ready)),
             self.blocked.eq(pending & ~granted),
             wrong.eq(word.error | word.outside | (complete & beyond)),
-            step.eq(self.i.valid & started & ~wrong & ~self.blocked & ~self.stop),
-            self.i.ready.eq(step & whole),
+            # The memories answer late: what else must hold is known by then.
+            able.eq(self.i.valid & started & ~wrong & ~self.stop),
+            step.eq(able & ~self.blocked), self.i.ready.eq(able & whole & ~self.blocked),
             self.active.eq(started | pending),
         ]
         # A fault waits until what came before it is written and reported.

@@ -2,9 +2,10 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
+from .block_fifo import BlockFIFO
 from .interfaces import AxiRead
 from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault
 
@@ -65,17 +66,18 @@ class Fetch(wiring.Component):
         # the window is tried again with a single instruction, so that the fault names the first that is really
         # outside. The bit above the address is set beyond the address space.
         address, end = Signal(config.address_width + 1), Signal(config.address_width + 1)
-        remaining = Signal(INDEX_WIDTH)
+        remaining, many, few = Signal(INDEX_WIDTH), Signal(), _BURST.bit_length()
         credit = Signal(range(_BUFFERED + 1), init=_BUFFERED)
         to_boundary, burst, count = (Signal(range(_BURST + 1)) for _ in range(3))
         planned, checked, inside, enough, single, outside, request = (Signal() for _ in range(7))
         m.d.comb += [
             to_boundary.eq(_BURST - address[5:5 + _BURST.bit_length() - 1]),
-            burst.eq(Mux(single, 1, Mux(remaining < to_boundary, remaining, to_boundary))),
+            many.eq(remaining[few:].any()),
+            burst.eq(Mux(single, 1, Mux(~many & (remaining[:few] < to_boundary), remaining[:few], to_boundary))),
             request.eq(checked & inside & enough & (~axi.arvalid | axi.arready) & ~self.halt),
         ]
         m.d.sync += [
-            count.eq(burst), end.eq(address + (burst << 5)), planned.eq(remaining != 0),
+            count.eq(burst), end.eq(address + (burst << 5)), planned.eq(many | (remaining[:few] != 0)),
             inside.eq((address >= self.window_base) & (end <= self.window_limit) & ~address[config.address_width]),
             enough.eq(credit >= count), checked.eq(planned),
         ]
@@ -97,14 +99,16 @@ class Fetch(wiring.Component):
 
         # Beats, with their error flag, become instructions.
         bits = 8 * config.bus_bytes
-        m.submodules.buffer = buffer = SyncFIFOBuffered(width=bits + 1, depth=_BUFFERED * beats)
+        depth = 1 << max(ceil_log2(_BUFFERED * beats), 1)
+        m.submodules.buffer = buffer = BlockFIFO(width=bits + 1, depth=depth, block=False)
         m.d.comb += [buffer.w_data.eq(Cat(axi.rdata, axi.rresp[1])), buffer.w_en.eq(axi.rvalid)]
         word = Signal(8 * INSTRUCTION_BYTES)
         error, full = Signal(), Signal()
         beat = Signal(range(beats)) if beats > 1 else Signal(1)
         taken = Signal()
-        m.d.comb += [taken.eq(full & self.o.ready), buffer.r_en.eq(~full)]
-        with m.If(taken):
+        m.d.comb += buffer.r_en.eq(~full)
+        m.d.sync += taken.eq(full & self.o.ready)
+        with m.If(self.o.ready):
             m.d.sync += full.eq(0)
         with m.If(buffer.r_rdy & ~full):
             m.d.sync += [
@@ -121,7 +125,7 @@ class Fetch(wiring.Component):
             self.o.valid.eq(full | (outside & empty)),
             self.o.p.bits.eq(word),
             self.o.p.fault.eq(Mux(full, Mux(error, Fault.BUS_READ, Fault.NONE), Fault.WINDOW)),
-            self.finished.eq((remaining == 0) & empty),
+            self.finished.eq(~many & (remaining[:few] == 0) & empty),
         ]
         with m.If(self.start):
             m.d.sync += [address.eq(self.address), remaining.eq(self.length), planned.eq(0), checked.eq(0)]
