@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from .dma_address import Setup
 from .dma_bytes import at_least, float32_to_uint8, rotate
+from .dma_load import APART
 from .interfaces import EXPONENT, TileRead, VectorRead, lanes, mantissas
 from .isa import DataFormat
 
@@ -126,7 +127,8 @@ class RowReader(wiring.Component):
         available, position = Signal(offset), Signal(offset)
         upper, narrow = Signal(), Signal()
         fetch, enough, wrong, complete = Signal(), Signal(), Signal(), Signal()
-        held, move, emit, able, ends = (Signal() for _ in range(5))
+        held, move, emit = Signal(), Signal(), Signal()
+        able, ends = Signal(attrs=APART), Signal(attrs=APART)
         if bus == size:
             m.d.comb += enough.eq(1)
         else:
@@ -255,24 +257,25 @@ class ByteAligner(wiring.Component):
         return m
 
     def _register(self, m, step, valid):
-        """The row in use, the line of a tile, its exponent: as the memories give them, which takes most of a cycle."""
+        """The row in use, the line of a tile or its exponent, as the memories give them, which takes most of a cycle;
+        zero where none of them comes."""
         row, line = Signal(8 * self.config.row_bytes, reset_less=True), Signal(8 * self.config.size, reset_less=True)
         exponent = Signal(EXPONENT, reset_less=True)
         with m.If(valid & step.read):
             m.d.sync += row.eq(self.row)
-        m.d.sync += [line.eq(self.line), exponent.eq(self.exponent)]
+        m.d.sync += [line.eq(Mux(step.tile & ~step.exponent, self.line, 0)),
+                     exponent.eq(Mux(step.tile & step.exponent, self.exponent, 0))]
         return row, line, exponent
 
     def _part(self, m, row, line, exponent, step):
         width = 8 * self.config.bus_bytes
-        part = Signal(width, reset_less=True)
+        part, chosen = Signal(width, reset_less=True), Signal(width)
         with m.Switch(step.index):
             for index in range(len(row) // width):
                 with m.Case(index):
-                    m.d.sync += part.eq(row[width * index:width * (index + 1)])
-        with m.If(step.tile):
-            extended = Cat(exponent, exponent[-1].replicate(16 - len(exponent)))
-            m.d.sync += part.eq(Mux(step.exponent, extended, line))
+                    m.d.comb += chosen.eq(row[width * index:width * (index + 1)])
+        extended = Cat(exponent, exponent[-1].replicate(16 - len(exponent)))
+        m.d.sync += part.eq((chosen & ~step.tile.replicate(width)) | line | extended)
         return part
 
     def _convert(self, m, part, step, valid):

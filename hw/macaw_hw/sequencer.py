@@ -79,7 +79,7 @@ class InstructionQueue(wiring.Component):
     -------
     enter, room : In(1), Out(1)
         An instruction is written to row ``tail`` of the ring in this cycle; only if there is room. Room is seen in
-        the second cycle after an instruction has left.
+        the third cycle after an instruction has left.
     tail, head, oldest : Out
         Rows of the ring: the first free one, the next to be read, the oldest that is not done.
     wanted, granted : Out(1), In(1)
@@ -118,22 +118,21 @@ class InstructionQueue(wiring.Component):
         m.d.comb += [
             instruction.eq(Cat(Const(self._format.opcode, Opcode.as_shape()), fields)),
             self.wait.eq(instruction.wait),
-            self.wanted.eq(more & ~present & ~reading),
+            self.wanted.eq(more & ~present & ~reading),  # so that all of the level is in the ring
             self.blocked.eq(present & ~permitted & ~self.permit),
             self.unit.instruction.valid.eq(present & (permitted | (self.wait == 0)) & (flying != IN_FLIGHT)),
             self.issue.eq(self.unit.instruction.valid & self.unit.instruction.ready),
             self.empty.eq(self.tail == self.oldest),
         ]
-        following = (self.head + 1)[:len(self.head)]
         m.d.sync += [
             self.tail.eq(self.tail + self.enter), self.head.eq(self.head + self.granted),
-            more.eq(self.enter | Mux(self.granted, following != self.tail, self.head != self.tail)),
+            more.eq(self.enter | level[1:].any() | (level[0] & ~self.issue & ~self.issued)),
             finished.eq(done), self.oldest.eq(self.oldest + (finished & ~self.keep)), place.eq(place + done),
-            flying.eq(flying + self.issue - done),
+            flying.eq(flying + self.issued - done),  # in time: the next one follows 3 cycles later at the earliest
             reading.eq(self.granted), self.issued.eq(self.issue),
             present.eq(reading | (present & ~self.issue)), permitted.eq(present & self.permit & ~self.issue),
         ]
-        with m.If(self.enter ^ self.issue):
+        with m.If(self.enter ^ self.issued):
             m.d.sync += level.eq(level + Mux(self.enter, 1, -1))
         depth = self._config.queue_depth
         m.d.sync += self.room.eq((level != depth) & ~(self.enter & (level == depth - 1)))

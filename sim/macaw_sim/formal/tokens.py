@@ -27,11 +27,12 @@ def _counters(bench, limit):
             if source == target:
                 continue
             name = f"{source.name} to {target.name}"
-            count = Signal(range(limit + 1), name=f"count{source}{target}")
+            count = Signal((limit + 1).bit_length(), name=f"count{source}{target}")
             posted = tokens.done[source] & tokens.post[source][target]
             taken = tokens.issue[target] & tokens.wait[target][source]
             full = (count == limit) & posted & ~taken
-            m.d.sync += count.eq(Mux(full, count, count + posted - taken))
+            with m.If(posted ^ taken):
+                m.d.sync += count.eq(count + Mux(posted, 1, -1))
             bench.check(f"{name}: taken only if there", ended | ~taken | (count != 0))
             bench.check(f"{name}: overflow is reported", ~bench.past(full) | tokens.overflow[source])
             counts[source, target] = count, full
