@@ -108,7 +108,8 @@ class StoreUnit(wiring.Component):
         begun = self._begin(m, bursts.o, buffer.i, stop, outstanding)
         self._write(m, reader, aligner)
         ended = self._end(m, aligner)
-        m.d.sync += outstanding.eq(outstanding + begun - ended)
+        with m.If(begun ^ ended):
+            m.d.sync += outstanding.eq(outstanding + Mux(begun, 1, -1))
         return m
 
     def _begin(self, m, burst, demands, stop, outstanding):
@@ -151,10 +152,9 @@ class StoreUnit(wiring.Component):
         m.submodules.beats = beats = RingFIFO(width=width, depth=_BEATS)
         room = Signal(range(_BEATS + 1), init=_BEATS)
         reserved = reader.i.ready & ~reader.i.p.outside
-        m.d.sync += [
-            room.eq(room - reserved + (axi.wvalid & axi.wready)),
-            reader.room.eq(room > 1),  # one may be reserved in this cycle
-        ]
+        with m.If(reserved ^ (axi.wvalid & axi.wready)):
+            m.d.sync += room.eq(room + Mux(reserved, -1, 1))
+        m.d.sync += reader.room.eq(room[1:].any())  # more than one: one may be reserved in this cycle
         m.d.comb += [
             beats.w_en.eq(aligner.o_valid),
             beats.w_data.eq(Cat(aligner.o_data, aligner.o_strobes, aligner.o_end)),

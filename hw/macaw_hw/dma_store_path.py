@@ -134,7 +134,7 @@ class RowReader(wiring.Component):
         else:
             m.d.comb += [narrow.eq(tiles | pixels), enough.eq(~narrow | (available + size >= need.count))]
         m.d.comb += [
-            fetch.eq((available < need.count) & ~need.outside & ~dead),
+            fetch.eq((available < need.count) & ~need.outside & ~dead & ~self.stop),
             wrong.eq(fetch & beyond & (tiles | (index == 0))),
             complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
             # The memories answer late: what else must hold is known by then.

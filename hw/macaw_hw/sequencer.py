@@ -128,10 +128,12 @@ class InstructionQueue(wiring.Component):
             self.tail.eq(self.tail + self.enter), self.head.eq(self.head + self.granted),
             more.eq(self.enter | level[1:].any() | (level[0] & ~self.issue & ~self.issued)),
             finished.eq(done), self.oldest.eq(self.oldest + (finished & ~self.keep)), place.eq(place + done),
-            flying.eq(flying + self.issued - done),  # in time: the next one follows 3 cycles later at the earliest
             reading.eq(self.granted), self.issued.eq(self.issue),
             present.eq(reading | (present & ~self.issue)), permitted.eq(present & self.permit & ~self.issue),
         ]
+        # A cycle later is in time: the next instruction follows after 3 cycles at the earliest.
+        with m.If(self.issued ^ done):
+            m.d.sync += flying.eq(flying + Mux(done, -1, 1))
         with m.If(self.enter ^ self.issued):
             m.d.sync += level.eq(level + Mux(self.enter, 1, -1))
         depth = self._config.queue_depth
