@@ -2,10 +2,9 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
-from .block_fifo import BlockFIFO
 from .interfaces import AxiRead
 from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault
 
@@ -99,16 +98,14 @@ class Fetch(wiring.Component):
 
         # Beats, with their error flag, become instructions.
         bits = 8 * config.bus_bytes
-        depth = 1 << max(ceil_log2(_BUFFERED * beats), 1)
-        m.submodules.buffer = buffer = BlockFIFO(width=bits + 1, depth=depth, block=False)
+        m.submodules.buffer = buffer = SyncFIFOBuffered(width=bits + 1, depth=_BUFFERED * beats)
         m.d.comb += [buffer.w_data.eq(Cat(axi.rdata, axi.rresp[1])), buffer.w_en.eq(axi.rvalid)]
         word = Signal(8 * INSTRUCTION_BYTES)
         error, full = Signal(), Signal()
         beat = Signal(range(beats)) if beats > 1 else Signal(1)
         taken = Signal()
-        m.d.comb += buffer.r_en.eq(~full)
-        m.d.sync += taken.eq(full & self.o.ready)
-        with m.If(self.o.ready):
+        m.d.comb += [taken.eq(full & self.o.ready), buffer.r_en.eq(~full)]
+        with m.If(taken):
             m.d.sync += full.eq(0)
         with m.If(buffer.r_rdy & ~full):
             m.d.sync += [
