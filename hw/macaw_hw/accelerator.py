@@ -1,6 +1,6 @@
 """Top level: registers, sequencer, DMA engine, memories, MAC array, activation unit."""
 
-from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -162,10 +162,14 @@ class Accelerator(wiring.Component):
             events[f"{queue.name.lower()}_wait_token"] = sequencer.waiting[queue]
         # A cycle later, so that nothing long ends here.
         m.d.sync += [control.events[name].eq(events[name]) for name in COUNTERS]
-        moved = Cat(read, written, self.m_axi_bvalid, sequencer.issued,
-                    *(port.valid & port.ready for port in ports),
-                    *(unit.control.done for unit in units.values()))
-        m.d.sync += control.progress.eq(moved.any())
+        offers = [*ports, *(unit.control.instruction for unit in units.values())]
+        valid, ready = Signal(len(offers)), Signal(len(offers))
+        others = Signal(3 + len(units))
+        m.d.sync += [
+            valid.eq(Cat(port.valid for port in offers)), ready.eq(Cat(port.ready for port in offers)),
+            others.eq(Cat(read, written, self.m_axi_bvalid, *(unit.control.done for unit in units.values()))),
+            control.progress.eq((valid & ready).any() | others.any()),
+        ]
         if self.observe:
             self._show(m, control, sequencer, units)
 

@@ -211,31 +211,34 @@ class Control(wiring.Component):
         """Accept address and data together; write and answer in the next cycle."""
         bus = self.bus
         writing, accept, allowed = Signal(), Signal(), Signal()
-        word, value, strobes = Signal.like(bus.awaddr[2:]), Signal(32), Signal(4)
+        value, strobes = Signal(32), Signal(4)
         m.d.comb += [accept.eq(bus.awvalid & bus.wvalid & ~writing & ~bus.bvalid),
                      bus.awready.eq(accept), bus.wready.eq(accept)]
         m.d.sync += writing.eq(accept)
         with m.If(accept):
-            m.d.sync += [word.eq(bus.awaddr[2:]), value.eq(bus.wdata), strobes.eq(bus.wstrb)]
+            m.d.sync += [value.eq(bus.wdata), strobes.eq(bus.wstrb)]
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(writing):
             m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(Mux(allowed, _OKAY, _SLVERR))]
 
-        with m.Switch(word):
-            for name, register in REGISTERS.items():
-                for low in range(0, register.width, 32) if register.access != Access.READ else ():
-                    with m.Case((register.offset + low // 8) // 4):
-                        m.d.comb += allowed.eq((state == State.IDLE) if register.locked else 1)
-                        with m.If(writing & allowed):
-                            if name == "control":
-                                m.d.comb += [request[bits.name].eq(value[bits.low] & strobes[bits.low // 8])
-                                             for bits in register.bits]
-                            elif name == "irq_status":
-                                m.d.comb += irq_clear.eq(value & strobes[0].replicate(len(irq_clear)))
-                            else:
-                                _replace(m, registers[name][low:low + 32], value, strobes,
-                                         INSTRUCTION_BYTES - 1 if (name, low) == ("program_address", 0) else 0)
+        for name, register in REGISTERS.items():
+            for low in range(0, register.width, 32) if register.access != Access.READ else ():
+                meant, hit = Signal(name=f"{name}{low}_meant"), Signal(name=f"{name}{low}_hit")
+                with m.If(accept):
+                    m.d.sync += meant.eq(bus.awaddr[2:] == (register.offset + low // 8) // 4)
+                m.d.comb += hit.eq(meant & ((state == State.IDLE) if register.locked else 1))
+                with m.If(hit):
+                    m.d.comb += allowed.eq(1)
+                with m.If(writing & hit):
+                    if name == "control":
+                        m.d.comb += [request[bits.name].eq(value[bits.low] & strobes[bits.low // 8])
+                                     for bits in register.bits]
+                    elif name == "irq_status":
+                        m.d.comb += irq_clear.eq(value & strobes[0].replicate(len(irq_clear)))
+                    else:
+                        _replace(m, registers[name][low:low + 32], value, strobes,
+                                 INSTRUCTION_BYTES - 1 if (name, low) == ("program_address", 0) else 0)
 
 
 def _replace(m, target, value, strobes, zeros):

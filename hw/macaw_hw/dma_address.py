@@ -152,7 +152,7 @@ class RunGenerator(wiring.Component):
             with m.If((state == _State.BEGIN) | ((state == _State.OFFER) & ended[i])):
                 m.d.sync += number[i].eq(1)
 
-        span = self._span(m, accept)
+        span = self._span(m, state == _State.BEGIN)
         with m.Switch(state):
             with m.Case(_State.IDLE):
                 with m.If(accept):
@@ -178,19 +178,24 @@ class RunGenerator(wiring.Component):
                     m.d.sync += state.eq(_State.PREPARE)
         return m
 
-    def _span(self, m, accept):
-        """Distance of the last byte of a run from its first one, 2 cycles after the instruction."""
+    def _span(self, m, begin):
+        """Distance of the last byte of a run from its first one, 2 cycles after the instruction.
+
+        ``begin`` is set in the first.
+        """
         n = exact_log2(self.config.size)
         run, format = self.instruction.p.run, self.instruction.p.format
         tiles, floats = format == DataFormat.BFP8, format == DataFormat.FLOAT32
         # A tile record has N * N + N bytes: N times (N + 1).
-        units, shift = Signal(16 + n + 1, reset_less=True), Signal(2, reset_less=True)
+        more, units = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        shift = Signal(2, reset_less=True)
+        m.d.sync += [units.eq(run - 1), more.eq(Mux(tiles, run, 0)), shift.eq(Cat(tiles, floats))]
+        final = Signal(16 + n + 1)
+        m.d.comb += final.eq(units + (more << n))
         span = Signal(16 + self.config.tile_bytes.bit_length(), reset_less=True)
-        with m.If(accept):
-            m.d.sync += [units.eq(run + Mux(tiles, run << n, 0)), shift.eq(Cat(tiles, floats))]
-        final = Signal.like(units)
-        m.d.comb += final.eq(units - 1)
-        m.d.sync += span.eq(Mux(shift[0], Cat(C(-1, n), final), Mux(shift[1], Cat(C(-1, 2), final[:16]), final[:16])))
+        with m.If(begin):
+            m.d.sync += span.eq(Mux(shift[0], Cat(C(-1, n), final),
+                                    Mux(shift[1], Cat(C(-1, 2), final[:16]), final[:16])))
         return span
 
 

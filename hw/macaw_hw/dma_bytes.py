@@ -39,9 +39,12 @@ def uint8_to_float32(m, value):
         m.d.comb += [zeros[bit].eq(~value[8 - shift:].any()),
                      shifted.eq(Mux(zeros[bit], value << shift, value))]
         value = shifted
+    # 134 less zeros is 128 and up to 6 more, or 127.
+    one = zeros.all()
+    exponent = Cat(zeros[0], ~(zeros[1] ^ zeros[0]), ~(zeros[2] ^ (zeros[1] & zeros[0])), one.replicate(4), ~one)
     # Bit 7 is now the hidden one of the significand; only zero has none.
     with m.If(value[7]):
-        m.d.comb += result.eq(Cat(C(0, 16), value[:7], (134 - zeros)[:8]))
+        m.d.comb += result.eq(Cat(C(0, 16), value[:7], exponent))
     return result
 
 
@@ -54,10 +57,15 @@ def float32_to_uint8(m, value):
     # For 128 <= value < 256, eight bits of integer and one below; smaller values shift right by up to 8.
     lost, kept, below = Signal(8, name="lost"), Signal(9, name="kept"), Signal(name="below")
     zero, large, infinite = Signal(name="zero"), Signal(name="large"), Signal(name="infinite")
+    # Bits instead of differences: right by 134 - exponent is left by one, then right by 7 less the lowest three bits of
+    # the exponent, and by 8 below 128.
+    right = Cat(~exponent[:3], exponent[3])
+    small = ~exponent[7] & ~exponent[1:7].all()  # below 126
     m.d.sync += [
-        Cat(lost, kept).eq(Cat(C(0, 8), value[15:23], C(1, 1)) >> (6 - exponent[:4])[:4]),
-        below.eq(value[:15].any()), zero.eq(negative | (exponent < 126)), large.eq(exponent > 134),
-        infinite.eq(exponent == 255),
+        Cat(lost, kept).eq(Cat(C(0, 9), value[15:23], C(1, 1)) >> right),
+        below.eq(value[:15].any()), zero.eq(negative | small),
+        large.eq(exponent[7] & (exponent[3:7].any() | exponent[:3].all())),  # above 134
+        infinite.eq(exponent.all()),
     ]
     rounded, result = Signal(9, name="rounded"), Signal(8, name="uint8")
     up = kept[0] & (kept[1] | lost.any() | below)

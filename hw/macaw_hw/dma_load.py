@@ -2,7 +2,6 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
@@ -10,13 +9,16 @@ from .dma_address import BurstGenerator, Setup
 from .dma_bytes import BytePacker, StreamBuffer, Word, uint8_to_float32
 from .interfaces import AxiRead, TileWrite, Unit, VectorWrite
 from .isa import LOAD, DataFormat, Fault
+from .ring_fifo import RingFIFO
 
-__all__ = ["OUTSTANDING", "SETUPS", "RowWriter", "LoadUnit"]
+__all__ = ["APART", "OUTSTANDING", "SETUPS", "RowWriter", "LoadUnit"]
 
 OUTSTANDING = 16
 """Bursts in flight in each direction."""
 SETUPS = 4
 """Instructions whose addresses may be ahead of their data."""
+APART = {"keep": 1}
+"""Attribute of a signal that the tools must not merge with what comes later, or it would become as late."""
 
 
 class RowWriter(wiring.Component):
@@ -83,14 +85,15 @@ class RowWriter(wiring.Component):
             complete.eq(~floats | (part == parts - 1) | word.group_end),
         ]
 
-        pending, granted, step, wrong = Signal(), Signal(), Signal(), Signal()
+        pending, granted, step, wrong, able = Signal(), Signal(), Signal(), Signal(), Signal(attrs=APART)
         m.d.comb += [
             pending.eq(self.vector.valid | self.tile.valid),
             granted.eq((self.vector.valid & self.vector.ready) | (self.tile.valid & self.tile.ready)),
             self.blocked.eq(pending & ~granted),
             wrong.eq(word.error | word.outside | (complete & beyond)),
-            step.eq(self.i.valid & started & ~wrong & ~self.blocked & ~self.stop),
-            self.i.ready.eq(step & whole),
+            # The memories answer late: what else must hold is known by then.
+            able.eq(self.i.valid & started & ~wrong & ~self.stop),
+            step.eq(able & ~self.blocked), self.i.ready.eq(able & whole & ~self.blocked),
             self.active.eq(started | pending),
         ]
         # A fault waits until what came before it is written and reported.
@@ -208,7 +211,7 @@ class LoadUnit(wiring.Component):
         m.submodules.bursts = bursts = BurstGenerator(config=config)
         m.submodules.packer = packer = BytePacker(config=config)
         m.submodules.rows = rows = RowWriter(config=config)
-        m.submodules.setups = setups = SyncFIFO(width=Setup.size, depth=SETUPS)
+        m.submodules.setups = setups = RingFIFO(width=Setup.size, depth=SETUPS)
         wiring.connect(m, wiring.flipped(control.instruction), bursts.instruction)
         # Keeps the arbitration of the local memories off the path to the bus.
         m.submodules.buffer = buffer = StreamBuffer(shape=Word(config))
@@ -233,7 +236,7 @@ class LoadUnit(wiring.Component):
 
         offset = exact_log2(config.bus_bytes)
         layout = data.StructLayout({"start": offset, "end": offset, "group_end": 1, "last": 1, "outside": 1})
-        m.submodules.infos = infos = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        m.submodules.infos = infos = RingFIFO(width=layout.size, depth=OUTSTANDING)
         burst, info = bursts.o.p, data.View(layout, infos.r_data)
         issue, closed = Signal(), Signal()
         m.d.comb += [

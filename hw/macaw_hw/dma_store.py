@@ -2,7 +2,6 @@
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -12,6 +11,7 @@ from .dma_load import OUTSTANDING, SETUPS
 from .dma_store_path import ByteAligner, Cause, Demand, RowReader
 from .interfaces import AxiWrite, TileRead, Unit, VectorRead
 from .isa import STORE, Fault
+from .ring_fifo import RingFIFO
 
 __all__ = ["StoreUnit"]
 
@@ -81,7 +81,7 @@ class StoreUnit(wiring.Component):
         m.submodules.bursts = bursts = BurstGenerator(config=config)
         m.submodules.reader = reader = RowReader(config=config)
         m.submodules.aligner = aligner = ByteAligner(config=config)
-        m.submodules.setups = setups = SyncFIFO(width=Setup.size, depth=SETUPS)
+        m.submodules.setups = setups = RingFIFO(width=Setup.size, depth=SETUPS)
         # Keeps the arbitration of the local memories off the path to the bus.
         m.submodules.buffer = buffer = StreamBuffer(shape=Demand(config))
         wiring.connect(m, buffer.o, reader.i)
@@ -108,7 +108,8 @@ class StoreUnit(wiring.Component):
         begun = self._begin(m, bursts.o, buffer.i, stop, outstanding)
         self._write(m, reader, aligner)
         ended = self._end(m, aligner)
-        m.d.sync += outstanding.eq(outstanding + begun - ended)
+        with m.If(begun ^ ended):
+            m.d.sync += outstanding.eq(outstanding + Mux(begun, 1, -1))
         return m
 
     def _begin(self, m, burst, demands, stop, outstanding):
@@ -148,13 +149,12 @@ class StoreUnit(wiring.Component):
         """Beats wait for the bus; those in the pipeline have their place already."""
         axi = self.axi
         width = len(axi.wdata) + len(axi.wstrb) + 1
-        m.submodules.beats = beats = SyncFIFO(width=width, depth=_BEATS)
+        m.submodules.beats = beats = RingFIFO(width=width, depth=_BEATS)
         room = Signal(range(_BEATS + 1), init=_BEATS)
         reserved = reader.i.ready & ~reader.i.p.outside
-        m.d.sync += [
-            room.eq(room - reserved + (axi.wvalid & axi.wready)),
-            reader.room.eq(room > 1),  # one may be reserved in this cycle
-        ]
+        with m.If(reserved ^ (axi.wvalid & axi.wready)):
+            m.d.sync += room.eq(room + Mux(reserved, -1, 1))
+        m.d.sync += reader.room.eq(room[1:].any())  # more than one: one may be reserved in this cycle
         m.d.comb += [
             beats.w_en.eq(aligner.o_valid),
             beats.w_data.eq(Cat(aligner.o_data, aligner.o_strobes, aligner.o_end)),
@@ -166,7 +166,7 @@ class StoreUnit(wiring.Component):
         """Responses meet what is known of their bursts. Returns: a burst is over."""
         axi, control = self.axi, self.control
         layout = data.StructLayout({"last": unsigned(1), "cause": Cause})
-        m.submodules.ends = ends = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        m.submodules.ends = ends = RingFIFO(width=layout.size, depth=OUTSTANDING)
         end, over = data.View(layout, ends.r_data), Signal()
         m.d.comb += [
             ends.w_en.eq(aligner.ended), ends.w_data.eq(Cat(aligner.last, aligner.cause)),

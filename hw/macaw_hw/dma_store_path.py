@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from .dma_address import Setup
 from .dma_bytes import at_least, float32_to_uint8, rotate
+from .dma_load import APART
 from .interfaces import EXPONENT, TileRead, VectorRead, lanes, mantissas
 from .isa import DataFormat
 
@@ -63,7 +64,8 @@ class Step(data.StructLayout):
             "read": unsigned(1), "tile": unsigned(1), "exponent": unsigned(1), "pixels": unsigned(1),
             "index": unsigned(ceil_log2(config.row_bytes // config.bus_bytes)),
             "complete": unsigned(1), "upper": unsigned(1), "keep": unsigned(1), "emit": unsigned(1),
-            "position": unsigned(offset), "shift": unsigned(offset), "end": unsigned(offset),
+            "position": unsigned(offset), "shift": unsigned(offset), "start": unsigned(offset),
+            "end": unsigned(offset),
             "burst_end": unsigned(1), "last": unsigned(1), "cause": Cause,
         })
 
@@ -126,17 +128,19 @@ class RowReader(wiring.Component):
         upper, narrow = Signal(), Signal()
         fetch, enough, wrong, complete = Signal(), Signal(), Signal(), Signal()
         held, move, emit = Signal(), Signal(), Signal()
+        able, ends = Signal(attrs=APART), Signal(attrs=APART)
         if bus == size:
             m.d.comb += enough.eq(1)
         else:
             m.d.comb += [narrow.eq(tiles | pixels), enough.eq(~narrow | (available + size >= need.count))]
         m.d.comb += [
-            fetch.eq((available < need.count) & ~need.outside & ~dead),
+            fetch.eq((available < need.count) & ~need.outside & ~dead & ~self.stop),
             wrong.eq(fetch & beyond & (tiles | (index == 0))),
             complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
-            move.eq(self.i.valid & self.room & (self.active | ~fetch) & ~self.blocked),
-            emit.eq(move & (~fetch | wrong | (complete & enough))),
-            self.i.ready.eq(emit),
+            # The memories answer late: what else must hold is known by then.
+            able.eq(self.i.valid & self.room & (self.active | ~fetch)),
+            ends.eq(able & (~fetch | wrong | (complete & enough))),
+            move.eq(able & ~self.blocked), emit.eq(ends & ~self.blocked), self.i.ready.eq(emit),
         ]
 
         # What was decided is held while a memory does not give the row.
@@ -149,6 +153,8 @@ class RowReader(wiring.Component):
         ]
         with m.If(~self.blocked):
             m.d.sync += [held.eq(move), self.vector.valid.eq(0), self.tile.valid.eq(0)]
+        start = Signal(offset)
+        m.d.comb += start.eq(need.end - (need.count - 1)[:offset])
         with m.If(move):
             m.d.sync += [
                 self.vector.valid.eq(fetch & ~wrong & ~tiles & (index == 0)),
@@ -158,7 +164,7 @@ class RowReader(wiring.Component):
                 step.complete.eq(complete), step.upper.eq(upper),
                 step.keep.eq(Mux(narrow, available > size, available != 0)),
                 step.emit.eq(emit), step.position.eq(position),
-                step.shift.eq(need.end - (need.count - 1)[:offset] - position), step.end.eq(need.end),
+                step.shift.eq(start - position), step.start.eq(start), step.end.eq(need.end),
                 step.burst_end.eq(need.burst_end), step.last.eq(need.last),
                 step.cause.eq(Mux(need.outside, Cause.OUTSIDE, Mux(wrong, Cause.LOCAL_ADDRESS, Cause.NONE))),
             ]
@@ -245,31 +251,31 @@ class ByteAligner(wiring.Component):
         for one, before in zip(valid, [self.stepped, *valid], strict=False):
             m.d.sync += one.eq(before)
 
-        new = self._convert(m, self._part(m, self._register(m, steps[0], valid[0]), steps[1]), steps[3], valid[3])
-        turned = self._align(m, new, steps[4], valid[4])
-        self._finish(m, turned, steps[5], valid[5])
+        new = self._convert(m, self._part(m, *self._register(m, steps[0], valid[0]), steps[1]), steps[3], valid[3])
+        turned, wanted = self._align(m, new, steps[4], valid[4])
+        self._finish(m, turned, wanted, steps[5], valid[5])
         return m
 
     def _register(self, m, step, valid):
-        """The row in use; a line of a tile lies in its lowest bytes."""
-        size = self.config.size
-        row = Signal(8 * self.config.row_bytes, reset_less=True)
+        """The row in use, the line of a tile or its exponent, as the memories give them, which takes most of a cycle;
+        zero where none of them comes."""
+        row, line = Signal(8 * self.config.row_bytes, reset_less=True), Signal(8 * self.config.size, reset_less=True)
+        exponent = Signal(EXPONENT, reset_less=True)
         with m.If(valid & step.read):
             m.d.sync += row.eq(self.row)
-        line = Signal(8 * size)
-        sign = self.exponent[-1].replicate(16 - len(self.exponent))
-        m.d.comb += line.eq(Mux(step.exponent, Cat(self.exponent, sign), self.line))
-        with m.If(valid & step.tile):
-            m.d.sync += row[:8 * size].eq(line)
-        return row
+        m.d.sync += [line.eq(Mux(step.tile & ~step.exponent, self.line, 0)),
+                     exponent.eq(Mux(step.tile & step.exponent, self.exponent, 0))]
+        return row, line, exponent
 
-    def _part(self, m, row, step):
+    def _part(self, m, row, line, exponent, step):
         width = 8 * self.config.bus_bytes
-        part = Signal(width, reset_less=True)
+        part, chosen = Signal(width, reset_less=True), Signal(width)
         with m.Switch(step.index):
             for index in range(len(row) // width):
                 with m.Case(index):
-                    m.d.sync += part.eq(row[width * index:width * (index + 1)])
+                    m.d.comb += chosen.eq(row[width * index:width * (index + 1)])
+        extended = Cat(exponent, exponent[-1].replicate(16 - len(exponent)))
+        m.d.sync += part.eq((chosen & ~step.tile.replicate(width)) | line | extended)
         return part
 
     def _convert(self, m, part, step, valid):
@@ -304,22 +310,24 @@ class ByteAligner(wiring.Component):
         for i in range(0, 9 * bus, 9):
             with m.If(valid & target[i]):
                 m.d.sync += residue[i:i + 9].eq(new[i:i + 9])
-        return turned
+        wanted = Signal(bus, reset_less=True)
+        m.d.sync += wanted.eq(at_least(m, step.start, bus, 1) & Cat(step.end >= i for i in range(bus)))
+        return turned, wanted
 
-    def _finish(self, m, turned, step, valid):
+    def _finish(self, m, turned, wanted, step, valid):
         bus = self.config.bus_bytes
-        wanted, bad = Signal(bus), Signal(bus)
+        bad, infinite, silent = Signal(bus), Signal(), Signal()
         found, cause = Signal(Cause), Signal(Cause)
-        start = (step.position + step.shift)[:len(step.position)]
         m.d.comb += [
-            wanted.eq(at_least(m, start, bus, 1) & Cat(step.end >= i for i in range(bus))),
             bad.eq(Cat(turned[9 * i + 8] for i in range(bus))),
             # Outside there is no burst, whatever was found before, and so no response.
             cause.eq(Mux((found != Cause.NONE) & (step.cause != Cause.OUTSIDE), found, Mux(
-                step.cause != Cause.NONE, step.cause, Mux((bad & wanted).any(), Cause.NON_FINITE, Cause.NONE)))),
+                step.cause != Cause.NONE, step.cause, Mux(infinite, Cause.NON_FINITE, Cause.NONE)))),
+            infinite.eq((bad & wanted).any()),
+            silent.eq((found != Cause.NONE) | (step.cause != Cause.NONE) | self.stop),
             self.o_valid.eq(valid & step.emit & (step.cause != Cause.OUTSIDE)),
             self.o_data.eq(Cat(turned[9 * i:9 * i + 8] for i in range(bus))),
-            self.o_strobes.eq(Mux((cause != Cause.NONE) | self.stop, 0, wanted)),
+            self.o_strobes.eq(Mux(silent | infinite, 0, wanted)),
             self.o_end.eq(step.burst_end),
             self.ended.eq(valid & step.emit & step.burst_end), self.last.eq(step.last), self.cause.eq(cause),
         ]

@@ -65,17 +65,18 @@ class Fetch(wiring.Component):
         # the window is tried again with a single instruction, so that the fault names the first that is really
         # outside. The bit above the address is set beyond the address space.
         address, end = Signal(config.address_width + 1), Signal(config.address_width + 1)
-        remaining = Signal(INDEX_WIDTH)
+        remaining, many, few = Signal(INDEX_WIDTH), Signal(), _BURST.bit_length()
         credit = Signal(range(_BUFFERED + 1), init=_BUFFERED)
         to_boundary, burst, count = (Signal(range(_BURST + 1)) for _ in range(3))
         planned, checked, inside, enough, single, outside, request = (Signal() for _ in range(7))
         m.d.comb += [
             to_boundary.eq(_BURST - address[5:5 + _BURST.bit_length() - 1]),
-            burst.eq(Mux(single, 1, Mux(remaining < to_boundary, remaining, to_boundary))),
+            many.eq(remaining[few:].any()),
+            burst.eq(Mux(single, 1, Mux(~many & (remaining[:few] < to_boundary), remaining[:few], to_boundary))),
             request.eq(checked & inside & enough & (~axi.arvalid | axi.arready) & ~self.halt),
         ]
         m.d.sync += [
-            count.eq(burst), end.eq(address + (burst << 5)), planned.eq(remaining != 0),
+            count.eq(burst), end.eq(address + (burst << 5)), planned.eq(many | (remaining[:few] != 0)),
             inside.eq((address >= self.window_base) & (end <= self.window_limit) & ~address[config.address_width]),
             enough.eq(credit >= count), checked.eq(planned),
         ]
@@ -121,7 +122,7 @@ class Fetch(wiring.Component):
             self.o.valid.eq(full | (outside & empty)),
             self.o.p.bits.eq(word),
             self.o.p.fault.eq(Mux(full, Mux(error, Fault.BUS_READ, Fault.NONE), Fault.WINDOW)),
-            self.finished.eq((remaining == 0) & empty),
+            self.finished.eq(~many & (remaining[:few] == 0) & empty),
         ]
         with m.If(self.start):
             m.d.sync += [address.eq(self.address), remaining.eq(self.length), planned.eq(0), checked.eq(0)]

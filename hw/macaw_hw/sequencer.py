@@ -78,7 +78,8 @@ class InstructionQueue(wiring.Component):
     Members
     -------
     enter, room : In(1), Out(1)
-        An instruction is written to row ``tail`` of the ring in this cycle; only if there is room.
+        An instruction is written to row ``tail`` of the ring in this cycle; only if there is room. Room is seen in
+        the third cycle after an instruction has left.
     tail, head, oldest : Out
         Rows of the ring: the first free one, the next to be read, the oldest that is not done.
     wanted, granted : Out(1), In(1)
@@ -101,7 +102,7 @@ class InstructionQueue(wiring.Component):
         self._config, self._format = config, format
         row = range(ring_rows(config))
         super().__init__({
-            "enter": In(1), "room": Out(1), "tail": Out(row), "head": Out(row), "oldest": Out(row),
+            "enter": In(1), "room": Out(1, init=1), "tail": Out(row), "head": Out(row), "oldest": Out(row),
             "wanted": Out(1), "granted": In(1), "row": In(format.layout.size - Opcode.as_shape().width),
             "unit": Out(Unit(format)), "wait": Out(4), "issued": Out(1), "permit": In(1),
             "blocked": Out(1), "issue": Out(1), "post": Out(4), "keep": In(1), "empty": Out(1),
@@ -117,24 +118,26 @@ class InstructionQueue(wiring.Component):
         m.d.comb += [
             instruction.eq(Cat(Const(self._format.opcode, Opcode.as_shape()), fields)),
             self.wait.eq(instruction.wait),
-            self.room.eq(level != self._config.queue_depth),
-            self.wanted.eq(more & ~present & ~reading),
+            self.wanted.eq(more & ~present & ~reading),  # so that all of the level is in the ring
             self.blocked.eq(present & ~permitted & ~self.permit),
             self.unit.instruction.valid.eq(present & (permitted | (self.wait == 0)) & (flying != IN_FLIGHT)),
             self.issue.eq(self.unit.instruction.valid & self.unit.instruction.ready),
             self.empty.eq(self.tail == self.oldest),
         ]
-        following = (self.head + 1)[:len(self.head)]
         m.d.sync += [
             self.tail.eq(self.tail + self.enter), self.head.eq(self.head + self.granted),
-            more.eq(self.enter | Mux(self.granted, following != self.tail, self.head != self.tail)),
+            more.eq(self.enter | level[1:].any() | (level[0] & ~self.issue & ~self.issued)),
             finished.eq(done), self.oldest.eq(self.oldest + (finished & ~self.keep)), place.eq(place + done),
-            flying.eq(flying + self.issue - done),
             reading.eq(self.granted), self.issued.eq(self.issue),
             present.eq(reading | (present & ~self.issue)), permitted.eq(present & self.permit & ~self.issue),
         ]
-        with m.If(self.enter ^ self.issue):
+        # A cycle later is in time: the next instruction follows after 3 cycles at the earliest.
+        with m.If(self.issued ^ done):
+            m.d.sync += flying.eq(flying + Mux(done, -1, 1))
+        with m.If(self.enter ^ self.issued):
             m.d.sync += level.eq(level + Mux(self.enter, 1, -1))
+        depth = self._config.queue_depth
+        m.d.sync += self.room.eq((level != depth) & ~(self.enter & (level == depth - 1)))
         with m.If(reading):
             m.d.sync += fields.eq(self.row)
 
@@ -160,7 +163,8 @@ class Tokens(wiring.Component):
     permit : Out(1) for each queue
         Every token in ``wait`` is there.
     overflow : Out(1) for each queue
-        It posts a token beyond TOKEN_LIMIT.
+        It posted a token beyond TOKEN_LIMIT in the cycle before, or earlier and none was taken since. Tokens then
+        must not move for more than a few cycles.
     """
 
     def __init__(self):
@@ -169,20 +173,22 @@ class Tokens(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # One bit more than the limit takes: it is set exactly beyond the limit.
+        width = (TOKEN_LIMIT + 1).bit_length()
+        assert (1 << width - 1) - 1 == TOKEN_LIMIT
         missing = {queue: [] for queue in Queue}
         overflow = {queue: [] for queue in Queue}
         for source in Queue:
             for target in Queue:
                 if source == target:
                     continue
-                count = Signal(range(TOKEN_LIMIT + 1), name=f"{source.name}_to_{target.name}".lower())
+                count = Signal(width, name=f"{source.name}_to_{target.name}".lower())
                 posted = self.done[source] & self.post[source][target]
                 taken = self.issue[target] & self.wait[target][source]
-                full = count == TOKEN_LIMIT
-                with m.If((posted ^ taken) & ~(posted & full)):
+                with m.If(posted ^ taken):
                     m.d.sync += count.eq(count + Mux(posted, 1, -1))
                 missing[target].append(self.wait[target][source] & (count == 0))
-                overflow[source].append(posted & ~taken & full)
+                overflow[source].append(count[-1])
         for queue in Queue:
             m.d.comb += [self.permit[queue].eq(~Cat(missing[queue]).any()),
                          self.overflow[queue].eq(Cat(overflow[queue]).any())]
@@ -218,8 +224,8 @@ class Sequencer(wiring.Component):
         First fault, until reset.
     empty : Out(1)
         Every accepted instruction is done.
-    issued, blocked : Out(1)
-        An instruction goes to a unit; one waits for room in its queue.
+    blocked : Out(1)
+        An instruction waits for room in its queue.
     waiting : Out(4)
         Heads of queues that wait for a token.
     """
@@ -231,7 +237,7 @@ class Sequencer(wiring.Component):
             **{queue.name.lower(): Out(Unit(_BY_QUEUE[queue])) for queue in Queue},
             "expired": In(1), "stop": Out(1),
             "fault": Out(Fault), "fault_unit": Out(FaultUnit), "fault_index": Out(INDEX_WIDTH),
-            "empty": Out(1), "issued": Out(1), "blocked": Out(1), "waiting": Out(4),
+            "empty": Out(1), "blocked": Out(1), "waiting": Out(4),
         })
 
     def elaborate(self, platform):
@@ -239,7 +245,7 @@ class Sequencer(wiring.Component):
         m.submodules.decoder = decoder = Decoder(config=self._config)
         m.submodules.tokens = tokens = Tokens()
         overflow = Signal(len(Queue))
-        m.d.sync += overflow.eq(Cat(tokens.overflow))
+        m.d.comb += overflow.eq(Cat(tokens.overflow))
         queues = [InstructionQueue(config=self._config, format=_BY_QUEUE[queue]) for queue in Queue]
         for queue, component in zip(Queue, queues, strict=True):
             m.submodules[f"{queue.name.lower()}_queue"] = component
@@ -262,7 +268,6 @@ class Sequencer(wiring.Component):
             self.i.ready.eq(~valid | accepted),
             self.blocked.eq(valid & sound & ~accepted),
             self.empty.eq(Cat(queue.empty for queue in queues).all() & ~valid),
-            self.issued.eq(Cat(queue.issue for queue in queues).any()),
             self.waiting.eq(Cat(queue.blocked for queue in queues)),
         ]
         with m.If(self.i.ready):

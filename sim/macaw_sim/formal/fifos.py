@@ -2,10 +2,11 @@
 
 from amaranth.hdl import Mux, Signal
 from amaranth.lib import fifo
+from macaw_hw.ring_fifo import RingFIFO
 
 from .bench import proof
 
-__all__ = ["follow", "sync_fifo", "sync_fifo_16", "sync_fifo_buffered"]
+__all__ = ["follow", "ring_fifo", "ring_fifo_16", "sync_fifo_buffered"]
 
 
 def follow(bench, what, write, written, read, returned, depth, places=None):
@@ -66,14 +67,14 @@ def _fifo(bench, kind, depth, latency):
     bench.stable("output", unit.r_rdy, unit.r_en, unit.r_data)
 
 
-@proof("SyncFIFO, 4 places: order, no loss, no overflow, stable output", reach=20)
-def sync_fifo(bench):
-    _fifo(bench, fifo.SyncFIFO, 4, 0)
+@proof("RingFIFO, 4 places: order, no loss, no overflow, stable output", reach=20)
+def ring_fifo(bench):
+    _fifo(bench, RingFIFO, 4, 0)
 
 
-@proof("SyncFIFO, 16 places: the same", reach=20)
-def sync_fifo_16(bench):
-    _fifo(bench, fifo.SyncFIFO, 16, 0)
+@proof("RingFIFO, 16 places: the same", reach=20)
+def ring_fifo_16(bench):
+    _fifo(bench, RingFIFO, 16, 0)
 
 
 @proof("SyncFIFOBuffered, 4 places: the same", reach=20)

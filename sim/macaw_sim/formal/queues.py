@@ -84,7 +84,8 @@ def instruction_queue_progress(bench):
     inside = Signal(range(_CONFIG.queue_depth + 2))
     bench.m.d.sync += inside.eq(inside + unit.enter - unit.issue)
     bench.within("issue", 4, (inside != 0) & unit.permit & (flying != sequencer.IN_FLIGHT), unit.issue)
-    bench.check("room if it is not full", unit.room == (inside != _CONFIG.queue_depth))
+    bench.check("room only if it is not full", ~unit.room | (inside != _CONFIG.queue_depth))
+    bench.within("room", 4, inside != _CONFIG.queue_depth, unit.room)
     bench.reach("full", inside == _CONFIG.queue_depth)
 
 

@@ -13,31 +13,36 @@ __all__ = ["token_counters", "token_counters_3"]
 def _counters(bench, limit):
     m = bench.m
     tokens = sequencer.Tokens()
-    bench.add("tokens", tokens, "issue")
-    # A queue issues only what is permitted: see `instruction_queue`.
+    bench.add("tokens", tokens, "issue", "done")
+    # A queue issues only what is permitted: see `instruction_queue`. After an overflow everything stops.
+    over = Cat(tokens.overflow).any()
     for queue in Queue:
-        m.d.comb += tokens.issue[queue].eq(bench.free(1, f"issue{queue}") & tokens.permit[queue])
+        m.d.comb += [tokens.issue[queue].eq(bench.free(1, f"issue{queue}") & tokens.permit[queue]),
+                     tokens.done[queue].eq(bench.free(1, f"done{queue}") & ~over)]
+    ended = Signal()
+    m.d.sync += ended.eq(ended | over)
     counts = {}
     for source in Queue:
         for target in Queue:
             if source == target:
                 continue
             name = f"{source.name} to {target.name}"
-            count = Signal(range(limit + 1), name=f"count{source}{target}")
+            count = Signal((limit + 1).bit_length(), name=f"count{source}{target}")
             posted = tokens.done[source] & tokens.post[source][target]
             taken = tokens.issue[target] & tokens.wait[target][source]
             full = (count == limit) & posted & ~taken
-            m.d.sync += count.eq(Mux(full, count, count + posted - taken))
-            bench.check(f"{name}: taken only if there", ~taken | (count != 0))
-            bench.check(f"{name}: overflow is reported", ~full | tokens.overflow[source])
+            with m.If(posted ^ taken):
+                m.d.sync += count.eq(count + Mux(posted, 1, -1))
+            bench.check(f"{name}: taken only if there", ended | ~taken | (count != 0))
+            bench.check(f"{name}: overflow is reported", ~bench.past(full) | tokens.overflow[source])
             counts[source, target] = count, full
     for queue in Queue:
         missing = [tokens.wait[queue][source] & (counts[source, queue][0] == 0) for source in Queue if source != queue]
         bench.check(f"{queue.name} is permitted exactly if all its tokens are there",
-                    tokens.permit[queue] == ~Cat(missing).any())
+                    ended | (tokens.permit[queue] == ~Cat(missing).any()))
         bench.check(f"{queue.name} overflows only if a counter does",
-                    ~tokens.overflow[queue] | Cat(full for (source, _), (_, full) in counts.items()
-                                                  if source == queue).any())
+                    ended | ~tokens.overflow[queue] | bench.past(Cat(
+                        full for (source, _), (_, full) in counts.items() if source == queue).any()))
         bench.reach(f"{queue.name} takes three tokens", tokens.issue[queue] & Cat(
             tokens.wait[queue][source] for source in Queue if source != queue).all())
 
