@@ -11,6 +11,7 @@ from .interfaces import TileWrite, Unit, VectorRead, VectorWrite, lanes
 from .lane import Lane, LaneControl, LaneDecoder
 from .operands import AddressLoop, Operands, Shuffle
 from .quantizer import Quantizer
+from .shifts import shift_multipliers
 
 __all__ = ["ActivationUnit"]
 
@@ -144,8 +145,9 @@ class ActivationUnit(wiring.Component):
             m.d.sync += load.eq(memory.valid & memory.ready)
             with m.If(load):
                 m.d.sync += held[port].eq(memory.data)
+        multipliers = shift_multipliers(self.config)["lane"]
         for i in range(self.config.size):
-            m.submodules[f"lane{i}"] = lane = Lane()
+            m.submodules[f"lane{i}"] = lane = Lane(multipliers=multipliers)
             m.d.comb += [
                 lane.control.eq(lane_control),
                 lane.a.eq(held["a"][i]), lane.b.eq(shuffle.o[i]),

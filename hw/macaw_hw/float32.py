@@ -8,6 +8,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .shifts import BLOCK_WIDTH, leading, product_parts, skip_bits, skip_bytes
+
 __all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "is_nan",
            "register", "delayed", "FloatAdd", "FloatMul", "IntToFloat"]
 
@@ -56,6 +58,11 @@ class FloatAdd(wiring.Component):
     Operands need not be normalised. With ``integer``, and `b` 2^23 with the sign of `a`, ``o`` is `a` rounded to
     the nearest integer, ties to even: `b` then only says where the integers end.
 
+    Parameters
+    ----------
+    multipliers : int
+        Multiplier blocks for the shifts: 0, 2 (normalisation) or 4 (alignment, too). They change no result.
+
     Members
     -------
     a, b : In(32)
@@ -63,14 +70,24 @@ class FloatAdd(wiring.Component):
     integer : In(1)
     o : Out(32)
         Bits of the sum.
+
+    Raises
+    ------
+    ValueError
+        For another number of multipliers.
     """
 
     latency = 8
 
-    a: In(32)
-    b: In(32)
-    integer: In(1)
-    o: Out(32)
+    def __init__(self, *, multipliers=0):
+        if multipliers not in (0, 2, 4):
+            raise ValueError(f"multipliers must be one of 0, 2, 4, not {multipliers!r}")
+        self._multipliers = multipliers
+        super().__init__({"a": In(32), "b": In(32), "integer": In(1), "o": Out(32)})
+
+    @property
+    def multipliers(self):
+        return self._multipliers
 
     def elaborate(self, platform):
         m = Module()
@@ -79,10 +96,10 @@ class FloatAdd(wiring.Component):
         m.d.sync += [first.eq(self.a), second.eq(self.b), swap.eq(self.a[:31] < self.b[:31])]
 
         large, small = Signal(Float32), Signal(Float32)
-        difference = Signal(8)
+        difference, apart = Signal(8), Signal(8)
         augend = register(24, "augend")
         addend = register(23, "addend")
-        exponents = register(16, "exponents")
+        exponent = register(8, "exponent")
         distance = register(5, "distance")
         opposite = register(1, "opposite")
         dropped = register(1, "dropped")
@@ -91,72 +108,89 @@ class FloatAdd(wiring.Component):
         m.d.comb += [
             large.as_value().eq(Mux(swap, second, first)),
             small.as_value().eq(Mux(swap, first, second)),
-            difference.eq(large.exponent - small.exponent),
+            # A negative difference lacks one, so that its complement is the opposite.
+            difference.eq((Cat(0, first.exponent) - Cat(swap, second.exponent))[1:]),
+            apart.eq(difference ^ swap.replicate(8)),
         ]
         m.d.sync += [
             augend.eq(Cat(large.mantissa, ~(integer[1] & swap))),
             addend.eq(small.mantissa),
-            exponents.eq(Cat(large.exponent, small.exponent)),
-            distance.eq(Mux(difference[5:].any(), 31, difference[:5])),
+            exponent.eq(large.exponent),
+            distance.eq(Mux(apart[5:].any(), 31, apart[:5])),
             opposite.eq(large.sign ^ small.sign),
-            dropped.eq((small.exponent == 0) | integer[1] & ~swap),
+            dropped.eq((first.exponent == 0) | (second.exponent == 0) | integer[1] & ~swap),
             sign.eq(Mux(large.exponent == 0, large.sign & small.sign, large.sign)),
         ]
 
-        shifted, lost = self._shifted(m, addend, distance)
-        middle, lower = register(26, "middle"), register(1, "lower")
-        last, subtract = register(1, "last"), register(1, "subtract")
+        aligned, lost = self._aligned(m, addend, distance, dropped)
+        subtract = register(1, "subtract")
         infinite, nan = register(1, "infinite"), register(1, "nan")
         m.d.sync += [
-            middle.eq(Mux(dropped, 0, shifted)), lower.eq(~dropped & lost), last.eq(distance[0]),
             subtract.eq(opposite & ~dropped),
-            infinite.eq(exponents[:8].all()),
+            infinite.eq(exponent.all()),
             # A NaN is larger than anything else.
-            nan.eq(exponents[:8].all() & (augend[:23].any() | exponents[8:].all() & opposite)),
+            nan.eq(exponent.all() & (augend[:23].any() | (distance == 0) & opposite)),
         ]
 
-        kept = Signal(27)  # three bits of fraction; the lowest says whether any bit was lost
-        up = Signal()
+        kept = Signal(26)  # two bits of fraction; of what is below counts only whether there is any
+        borrow, up = Signal(), Signal()
         upper = delayed(m, augend, 1, "augend")[-1]
         total = register(28, "total")
         m.d.comb += [
-            kept.eq(Cat(lower | last & middle[0], Mux(last, middle >> 1, middle))),
-            up.eq(integer[3] & kept[2] & (kept[:2].any() | kept[3])),
+            kept.eq(Cat(Mux(integer[3], 0, aligned[:2]), aligned[2:])),
+            up.eq(integer[3] & aligned[1] & (lost | aligned[0] | aligned[2])),
+            borrow.eq(subtract & ~lost),
         ]
         # Subtraction adds the complement; the carry comes from one more bit below.
-        addition = Cat(Mux(integer[3], 0, kept[:3]), kept[3:], 0) ^ subtract.replicate(28)
-        m.d.sync += total.eq((Cat(subtract, Const(0, 3), upper[0] | up, upper[1:]) + Cat(subtract, addition))[1:])
+        addition = Cat(kept, 0) ^ subtract.replicate(27)
+        m.d.sync += total.eq(Cat(lost & ~integer[3], (
+            Cat(borrow, Const(0, 2), upper[0] | up, upper[1:]) + Cat(borrow, addition))[1:]))
 
-        partial, value = register(28, "partial"), register(28, "value")
+        partial = register(28, "partial")
         bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
-        shifted, skip = _skip_bytes(m, total)
+        shifted, skip = skip_bytes(m, total)
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip)]
-        shifted, skip = _skip_bits(m, partial)
-        m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
+        value, rest, skip = _skip_bits(m, partial, self.multipliers > 0)
+        m.d.sync += skipped.eq(Cat(skip, bytes_skipped))
 
+        top = (value | rest)[27]
         subtract = delayed(m, subtract, 3, "subtract")[-1]
-        _packed(m, self.o, value=value[3:27], sticky=value[:3].any(),
-                exponent=delayed(m, exponents[:8], 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
-                sign=delayed(m, sign, 4, "sign")[-1] & (value[27] | ~subtract), zero=~value[27],
+        _packed(m, self.o, value=value[3:27], rest=rest[3:27], sticky=value[:3].any(),
+                exponent=delayed(m, exponent, 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
+                sign=delayed(m, sign, 4, "sign")[-1] & (top | ~subtract), zero=~top,
                 infinite=delayed(m, infinite, 3, "infinite")[-1], nan=delayed(m, nan, 3, "nan")[-1])
         return m
 
-    def _shifted(self, m, addend, distance):
-        """The significand over two bits of fraction, shifted by ``distance`` but its lowest bit; was any bit lost?"""
+    def _aligned(self, m, addend, distance, dropped):
+        """The significand over two bits of fraction, ``distance`` lower, and whether any bit is below; a cycle later.
+
+        Both are zero if ``dropped``.
+        """
         value = Cat(Const(0, 2), addend, 1)
         coarse = Signal(26)
+        lower = register(1, "lower")
+        m.d.comb += coarse.eq(Mux(distance[4], Mux(distance[3], value >> 24, value >> 16),
+                                  Mux(distance[3], value >> 8, value)))
+        lost = (distance[3:].any() & value[:8].any() | distance[4] & value[8:16].any()
+                | distance[3:].all() & value[16:24].any())
+        if self.multipliers == 4:
+            m.d.sync += lower.eq(~dropped & lost)
+            power = Cat(distance[:3] == 7 - i for i in range(8))
+            joined = 0
+            for offset, product in product_parts(coarse, power):
+                part = register(product.shape(), f"aligned{offset}")
+                m.d.sync += part.eq(Mux(dropped, 0, product))
+                joined |= part << offset
+            return joined[7:33], lower | joined[:7].any()
+
         shifted = Signal(26)
-        m.d.comb += [
-            coarse.eq(Mux(distance[4], Mux(distance[3], value >> 24, value >> 16),
-                          Mux(distance[3], value >> 8, value))),
-            shifted.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
-                           Mux(distance[1], coarse >> 2, coarse))),
-        ]
-        return shifted, (
-            distance[3:].any() & value[:8].any() | distance[4] & value[8:16].any()
-            | distance[3:].all() & value[16:24].any()
-            | distance[1:3].any() & coarse[:2].any() | distance[2] & coarse[2:4].any()
-            | distance[1:3].all() & coarse[4:6].any())
+        middle, last = register(26, "middle"), register(1, "last")
+        m.d.comb += shifted.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
+                                   Mux(distance[1], coarse >> 2, coarse)))
+        lost |= (distance[1:3].any() & coarse[:2].any() | distance[2] & coarse[2:4].any()
+                 | distance[1:3].all() & coarse[4:6].any())
+        m.d.sync += [middle.eq(Mux(dropped, 0, shifted)), lower.eq(~dropped & lost), last.eq(distance[0])]
+        return Mux(last, middle >> 1, middle), lower | last & middle[0]
 
 
 class FloatMul(wiring.Component):
@@ -235,13 +269,14 @@ class IntToFloat(wiring.Component):
         p, scale -> | complement, normalise | normalise | add sign | pack | -> o
 
     The conversion is exact; a result too large is an infinity, one too small the zero of its sign, and
-    zero is +0. A negative ``p`` is complemented; the one that is missing then is added after the shift, in which ones
-    come from below.
+    zero is +0. A negative ``p`` is complemented; the one that is missing then is added after the shift.
 
     Parameters
     ----------
     width : int
         Width of ``p`` in bits, from 2 to 24.
+    multipliers : int
+        If not 0, multiplier blocks do the second shift: one for a width of 19 at most, else two.
 
     Members
     -------
@@ -260,9 +295,10 @@ class IntToFloat(wiring.Component):
 
     latency = 4
 
-    def __init__(self, *, width):
+    def __init__(self, *, width, multipliers=0):
         if width not in range(2, 25):
             raise ValueError(f"width must be from 2 to 24, not {width!r}")
+        self._multipliers = multipliers
         self._width = width
         super().__init__({"p": In(signed(width)), "scale": In(signed(10)), "o": Out(32)})
 
@@ -270,56 +306,29 @@ class IntToFloat(wiring.Component):
     def width(self):
         return self._width
 
+    @property
+    def multipliers(self):
+        return self._multipliers
+
     def elaborate(self, platform):
         m = Module()
+        size = BLOCK_WIDTH if self.width <= BLOCK_WIDTH + 1 else 24
         sign = self.p[-1]
-        number = Signal(24)
-        m.d.comb += number.eq(Cat(sign.replicate(24 - self.width), self.p ^ sign.replicate(self.width)))
+        number = Signal(size)
+        m.d.comb += number.eq(Cat(sign.replicate(size + 1 - self.width), self.p[:-1] ^ sign.replicate(self.width - 1)))
         signs = delayed(m, sign, 2, "sign")
-        partial, value = register(24, "partial"), register(24, "value")
+        partial = register(size, "partial")
         bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
         base = register(signed(11), "base")
-        shifted, skip = _skip_bytes(m, number, sign)
-        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 1 - 31))]
-        shifted, skip = _skip_bits(m, partial, signs[1])
-        m.d.sync += [value.eq(shifted), skipped.eq(Cat(skip, bytes_skipped))]
-        _packed(m, self.o, value=Cat(signs[2], value[:23]), sticky=1, exponent=delayed(m, base, 1, "base")[-1],
-                adjustment=~skipped, width=11, sign=signs[2], zero=~value[23])
+        shifted, skip = skip_bytes(m, number, sign)
+        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 2 - 31))]
+        value, rest, skip = _skip_bits(m, partial, self.multipliers > 0, signs[1])
+        m.d.sync += skipped.eq(Cat(skip, bytes_skipped))
+        below = Const(0, 25 - size)
+        _packed(m, self.o, value=Cat(below, value[:-1]), rest=Cat(below, rest[:size - 1]), sticky=0,
+                exponent=delayed(m, base, 1, "base")[-1], adjustment=~skipped, width=11,
+                sign=signs[2], zero=~(value | rest)[size - 1])
         return m
-
-
-def _left(value, places, fill):
-    return Cat(Value.cast(fill).replicate(places), value[:len(value) - places])
-
-
-def _skip_bytes(m, value, fill=0):
-    """Shifts ``value``, of 24 to 32 bits, left by whole bytes until its top byte is not zero.
-
-    ``fill`` comes from below. Returns the result and by how many bytes. Zero stays zero.
-    """
-    full = [value[len(value) - 8 * i - 8:len(value) - 8 * i].any() for i in range(3)]
-    skipped = Signal(2, name="skipped_bytes")
-    result = Signal.like(value, name="skipped_to_byte")
-    m.d.comb += [
-        skipped.eq(Cat(~full[0] & (full[1] | ~full[2]), ~full[0] & ~full[1])),
-        result.eq(Mux(skipped[1], Mux(skipped[0], _left(value, 24, fill), _left(value, 16, fill)),
-                      Mux(skipped[0], _left(value, 8, fill), value))),
-    ]
-    return result, skipped
-
-
-def _skip_bits(m, value, fill=0):
-    """The rest: shifts ``value`` left by up to 7 bits until its top bit is set, and returns by how many bits."""
-    skipped = Signal(3, name="skipped_bits")
-    middle = Signal.like(value, name="skipped_pairs")
-    result = Signal.like(value, name="skipped_to_bit")
-    m.d.comb += [
-        skipped.eq(Cat(~middle[-1], ~Mux(skipped[2], value[-6:-4].any(), value[-2:].any()), ~value[-4:].any())),
-        middle.eq(Mux(skipped[2], Mux(skipped[1], _left(value, 6, fill), _left(value, 4, fill)),
-                      Mux(skipped[1], _left(value, 2, fill), value))),
-        result.eq(Mux(skipped[0], _left(middle, 1, fill), middle)),
-    ]
-    return result, skipped
 
 
 def _one_minus(skipped):
@@ -329,21 +338,46 @@ def _one_minus(skipped):
                (~left[1:].all()).replicate(5))
 
 
-def _packed(m, o, *, value, sticky, exponent, adjustment, width, sign, zero, infinite=0, nan=0, tiny=0):
+def _skip_bits(m, value, multiply, complement=0):
+    """The second shift of a normalisation: two numbers, the next cycle, whose sum is the result; how many bits, now.
+
+    With ``complement``, ``value`` is that of a negative number, with ones below; the sum has the one that it lacks.
+    """
+    if not multiply:
+        shifted, skip = skip_bits(m, value, complement)
+        result, rest = register(len(value), "value"), register(1, "rest")
+        m.d.sync += [result.eq(shifted), rest.eq(complement)]
+        return result, rest, skip
+    power = Signal(8, name="power")
+    m.d.comb += power.eq(leading(value))
+    lacking = register(8, "lacking")
+    m.d.sync += lacking.eq(Mux(complement, power, 0))
+    numbers, first, rest = [Const(0), lacking], Signal.like(value, name="value"), Signal.like(value, name="rest")
+    for i, (offset, product) in enumerate(product_parts(value, power)):
+        part = register(min(len(product), len(value) - offset), f"value{offset}")
+        m.d.sync += part.eq(product)
+        numbers[i] |= part << offset
+    m.d.comb += [first.eq(numbers[0]), rest.eq(numbers[1])]
+    return first, rest, Cat(power[1::2].any(), Cat(power[2:4], power[6:8]).any(), power[4:].any())
+
+
+def _packed(m, o, *, value, sticky, exponent, adjustment, width, sign, zero, rest=0, infinite=0, nan=0, tiny=0):
     """Drives ``o``, two cycles later, with the float32 of ``sign``, ``exponent`` + ``adjustment`` and ``value``.
 
-    ``value`` is the mantissa over one more bit, ``sticky`` what is below. One addition rounds and completes the
-    exponent, signed ``width`` bits. ``tiny`` lets an exponent of zero with a mantissa of ones that was not rounded
-    up be 2^-126: NumPy rounds a subnormal at a fixed position before it is flushed.
+    ``value`` is the mantissa over one more bit, ``sticky`` what is below. One addition rounds, completes the exponent,
+    signed ``width`` bits, and adds ``rest`` to ``value``; if it can round up, the lowest two bits of ``rest`` are zero.
+    ``tiny`` lets an exponent of zero with a mantissa of ones that was not rounded up be 2^-126: NumPy rounds a
+    subnormal at a fixed position before it is flushed.
     """
     exponent, adjustment = Value.cast(exponent), Value.cast(adjustment)
     mantissa, up = value[1:], value[0] & (sticky | value[1])
     base, change = Signal(signed(width), name="base_exponent"), Signal(signed(width), name="change")
+    added = Signal(23, name="added")
     rounded = register(23 + width, "rounded")
     after = {name: register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
-    m.d.comb += [base.eq(exponent), change.eq(adjustment)]
+    m.d.comb += [base.eq(exponent), change.eq(adjustment), added.eq(Value.cast(rest)[1:] | up)]
     m.d.sync += [
-        rounded.eq(Cat(mantissa, base) + Cat(up, Const(0, 22), change)),
+        rounded.eq(Cat(mantissa, base) + Cat(added, change)),
         *(after[name].eq(value) for name, value in
           {"sign": sign, "zero": zero, "infinite": infinite, "nan": nan, "tiny": ~up & tiny}.items()),
     ]

@@ -138,6 +138,11 @@ class Lane(wiring.Component):
     The result is there after :attr:`latency` cycles. Everything runs through multiplier and adder: ``x * 1 + -0``
     is x, so that no operation needs a bypass.
 
+    Parameters
+    ----------
+    multipliers : int
+        Multiplier blocks for shifts: those of its `FloatAdd`.
+
     Members
     -------
     control : In(LaneControl)
@@ -150,15 +155,18 @@ class Lane(wiring.Component):
 
     latency = 4 + FloatMul.latency + FloatAdd.latency
 
-    control: In(LaneControl)
-    a: In(32)
-    b: In(32)
-    o: Out(32)
+    def __init__(self, *, multipliers=0):
+        self._multipliers = multipliers
+        super().__init__({"control": In(LaneControl), "a": In(32), "b": In(32), "o": Out(32)})
+
+    @property
+    def multipliers(self):
+        return self._multipliers
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.mul = mul = FloatMul()
-        m.submodules.add = add = FloatAdd()
+        m.submodules.add = add = FloatAdd(multipliers=self.multipliers)
         now = Signal(_STEPS, name="control0")
         m.d.comb += [now[name].eq(self.control[name]) for name, _ in _STEPS]
         steps = delayed(m, now, 3 + FloatMul.latency, "control")

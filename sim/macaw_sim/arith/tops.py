@@ -97,8 +97,8 @@ class Lanes(StreamTop):
 
     CHANGE = 1 << 31
 
-    def __init__(self, copies):
-        self._copies = copies
+    def __init__(self, copies, multipliers):
+        self._copies, self._multipliers = copies, multipliers
         super().__init__(1 + 3 * copies, copies)
 
     def elaborate(self, platform):
@@ -117,7 +117,7 @@ class Lanes(StreamTop):
         with m.If(change):
             m.d.sync += [op.eq(held[:len(op)]), scalars.eq(held[32 + 64 * self._copies:])]
         for index in range(self._copies):
-            m.submodules[f"lane{index}"] = lane = Lane()
+            m.submodules[f"lane{index}"] = lane = Lane(multipliers=self._multipliers)
             m.submodules[f"decoder{index}"] = decoder = LaneDecoder()
             m.d.comb += [
                 decoder.op.eq(op), decoder.scalar.eq(scalars.word_select(index, 32)),
