@@ -28,7 +28,7 @@ def text():
 @pytest.fixture(scope="module")
 def netlist(text):
     """The cells of n4, from the cache of the flow if it was synthesized before: a dict from name to type."""
-    design = json.loads(flow.synthesize(text, MODULE).netlist.read_text())
+    design = json.loads(flow.synthesize(text, MODULE, PART).netlist.read_text())
     return {name: cell["type"] for name, cell in design["modules"][MODULE]["cells"].items()}
 
 
@@ -118,7 +118,7 @@ def test_names():
 
 def test_slow_paths(small):
     """The slowest is nextpnr's critical path, to the picosecond; it starts and ends where that does."""
-    routed = flow.place_and_route(flow.synthesize(small, MODULE), PART, frequency=100)
+    routed = flow.place_and_route(flow.synthesize(small, MODULE, PART), PART, frequency=100)
     names = hierarchy.Hierarchy(small, MODULE)
     delays = paths.read_sdf(routed.delays)
     groups = paths.slow_groups(delays, names, 0)
@@ -164,10 +164,10 @@ def test_frequency_that_is_missed(small, macaw, folder):
 
 def test_design_that_does_not_fit(folder, macaw, monkeypatch):
     """What it needs and what there is; cells are counted all the same."""
-    products = "".join(f"wire [7:0] p{i} = a[{i}+:4] * b[{i}+:4];\n" for i in range(30))
+    products = "".join(f"wire [19:0] p{i} = a[{i}+:10] * b[{i}+:10];\n" for i in range(30))
     ports = " ^ ".join(f"p{i}" for i in range(30))
     monkeypatch.setattr(measure, "generate", lambda config: (
-        f"module {MODULE}(input [33:0] a, b, output [7:0] o);\n{products}assign o = {ports};\nendmodule\n"))
+        f"module {MODULE}(input [39:0] a, b, output [19:0] o);\n{products}assign o = {ports};\nendmodule\n"))
     code, _, error = macaw("synth", "--config", "n4", "--device", "ecp5-25k")
     assert code == 1 and error == (
         "macaw: error: the design needs 30 multipliers and ecp5-25k has 28: choose a smaller --config or a larger "

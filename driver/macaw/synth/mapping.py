@@ -1,0 +1,80 @@
+"""What becomes of arithmetic on an ECP5: which multiplications get a DSP block, and carry chains.
+
+The rule for multiplications: each gets DSP blocks while there are any. Where there are too few, the
+last of the small ones, of at most 8 x 8 signed bits, become 80 LUTs each (``multiply.v``); in an
+accelerator these are whole rows at the end of the MAC array.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Multiplication", "end_chains", "multiplications", "without_block"]
+
+_BLOCK = 18     # bits of both factors of a MULT18X18D
+_SMALL = 8      # bits of the factors in multiply.v, signed
+_CELL = re.compile(r"^  cell \$mul (\S+)\n((?:    parameter .*\n)*)", re.MULTILINE)
+_PARAMETER = re.compile(r"parameter (?:signed )?\\(\w+) (\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Multiplication:
+    """One ``*`` of the design: the name of its cell, the bits of its factors, and whether they have
+    signs."""
+    name: str
+    bits: tuple[int, int]
+    signed: bool
+
+    @property
+    def small(self) -> bool:
+        """Whether ``multiply.v`` takes it."""
+        return max(self.bits) + (not self.signed) <= _SMALL
+
+    @property
+    def blocks(self) -> int:
+        """DSP blocks that it takes."""
+        return -(-self.bits[0] // _BLOCK) * -(-self.bits[1] // _BLOCK)
+
+
+def multiplications(dump: str) -> list[Multiplication]:
+    """Those in the RTLIL of ``$mul`` cells, in the order of their names, with numbers as numbers."""
+    found = []
+    for name, text in _CELL.findall(dump):
+        value = {key: int(number) for key, number in _PARAMETER.findall(text)}
+        found.append(Multiplication(name, (value["A_WIDTH"], value["B_WIDTH"]), bool(value["A_SIGNED"])))
+    return sorted(found, key=lambda each: [int(part) if part.isdigit() else part
+                                           for part in re.split(r"(\d+)", each.name)])
+
+
+def without_block(found: list[Multiplication], blocks: int) -> list[str]:
+    """Names of those that get no block of so many ``blocks``: as few small ones as possible."""
+    missing = max(0, sum(each.blocks for each in found) - blocks)
+    small = [each.name for each in found if each.small]
+    return small[len(small) - min(missing, len(small)):]
+
+
+def end_chains(netlist: Path) -> None:
+    """Disconnect ends of carry chains in a netlist that nothing needs, in place.
+
+    nextpnr spends a cell of two LUTs on each carry into a chain, also if the chain doesn't look at it
+    (its first LUT is 0, as in ``add.v``), and on each carry out, also if nothing reads that.
+    """
+    design = json.loads(netlist.read_text())
+    for module in design["modules"].values():
+        cells = module["cells"].values()
+        readers = Counter(bit for cell in cells for port, bits in cell["connections"].items()
+                          if cell["port_directions"][port] == "input" for bit in bits)
+        readers.update(bit for port in module["ports"].values() for bit in port["bits"])
+        for cell in cells:
+            if cell["type"] != "CCU2C":
+                continue
+            pins = cell["connections"]
+            if not readers[pins["COUT"][0]]:
+                pins["COUT"] = ["x"]
+            starts = (pins["D0"] == ["1"] and cell["parameters"]["INIT0"].startswith("0" * 8)
+                      and not readers[pins["S0"][0]])
+            if starts and isinstance(pins["CIN"][0], str):
+                pins["CIN"] = ["x"]
+    netlist.write_text(json.dumps(design))
