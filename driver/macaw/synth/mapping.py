@@ -1,7 +1,7 @@
 """What becomes of arithmetic on an ECP5: which multiplications get a DSP block, and carry chains.
 
 The rule for multiplications: each gets DSP blocks while there are any. Where there are too few, the
-last of the small ones, of at most 8 x 8 signed bits, become 80 LUTs each (``multiply.v``); in an
+last of the small ones, of at most 8 x 8 signed bits, become 75 LUTs each (``multiply.v``); in an
 accelerator these are whole rows at the end of the MAC array.
 """
 
