@@ -25,7 +25,7 @@ module add (A, B, CI, BI, X, Y, CO);
     assign c = BI ? ~b : b;
     assign X = a ^ c;
 
-    // The LUT of half 0 is 0, so that its carry is what A0, B0 and the lowest four bits of INIT0 say:
+    // The LUT of half 0 is 0, so that its carry is what A0, B0 and four lowest bits of INIT0 say:
     // CI, or, where that saves a cell because CI and BI are constant, the carry out of bit 0.
     localparam FIRST = _TECHMAP_CONSTMSK_CI_[0] && _TECHMAP_CONSTMSK_BI_[0] && Y_WIDTH % 2 == 0;
     localparam [1:0] KIND = {_TECHMAP_CONSTVAL_CI_[0], _TECHMAP_CONSTVAL_BI_[0]};

@@ -107,16 +107,16 @@ def require(*names: str) -> None:
 
 
 def synthesize(verilog: str, top: str, part: Part, progress: Progress | None = None) -> Synthesized:
-    """Map the module ``top`` to cells of an ECP5: those that ``part`` has, as far as DSP blocks go (see
-    `mapping`). The log is ``yosys.log`` in the folder, and in that of the design without hierarchy.
+    """Map the module ``top`` to cells of an ECP5, with no more DSP blocks than ``part`` has (see
+    `mapping`). The log is ``yosys.log`` in the folder.
     """
     require("yosys")
 
     def elaborate(folder):
         (folder / "design.v").write_text(verilog)
-        script = ["read_verilog design.v", f"hierarchy -check -top {top}", "proc", "flatten", "opt_expr",
-                  "opt_clean", "wreduce t:$mul", "tee -q -o multiplications.txt dump t:$mul",
-                  "write_rtlil design.il"]
+        script = ["read_verilog design.v", f"hierarchy -check -top {top}", "proc", "flatten",
+                  "opt_expr", "opt_clean", "wreduce t:$mul",
+                  "tee -q -o multiplications.txt dump t:$mul", "write_rtlil design.il"]
         _yosys(script, folder, "Synthesis", progress)
 
     def make(folder):
