@@ -127,7 +127,8 @@ def test_slow_paths(small):
     (critical,) = (path["path"] for path in routed.report["critical_paths"] if "async" not in path["from"] + path["to"])
     assert groups[0].start == names.register(critical[0]["from"]["cell"]) == "wait"
     assert groups[0].end == names.register(critical[-1]["to"]["cell"])
-    assert groups[0].levels == sum(step["type"] == "logic" and step["to"]["port"] != "FCO" for step in critical)
+    # Of two LUTs and the multiplexer behind them, paths of the same delay go through two cells or one.
+    assert 1 < groups[0].levels <= sum(step["type"] == "logic" and step["to"]["port"] != "FCO" for step in critical)
     pairs = {(group.start_module, group.end_module) for group in groups}
     assert pairs == {("", ""), ("synchronizer", ""), ("synchronizer", "synchronizer")}
     estimated = paths.slow_groups(delays.with_wires(1.1), names, 0)

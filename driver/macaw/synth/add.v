@@ -1,6 +1,6 @@
-// Additions, subtractions and comparisons in carry chains of CCU2C, with fewer LUTs than the map of
-// Yosys: nextpnr adds a cell where a carry comes from logic, and one where logic reads it. Here both
-// are halves of the chain itself.
+// Additions, subtractions and comparisons in carry chains of CCU2C, with fewer LUTs than by the map
+// of Yosys: nextpnr adds a cell where a carry comes from logic, and one where logic reads it. Here
+// both are halves of the chain itself.
 (* techmap_celltype = "$alu" *)
 module add (A, B, CI, BI, X, Y, CO);
     parameter A_SIGNED = 0;
@@ -25,9 +25,8 @@ module add (A, B, CI, BI, X, Y, CO);
     assign c = BI ? ~b : b;
     assign X = a ^ c;
 
-    // The LUT of half 0 is 0, so that it puts out as carry what its inputs A0 and B0 say (CCU2C takes
-    // the lowest four bits of INIT0 for that): CI, or, where that saves a cell because CI and BI are
-    // constant, the carry out of bit 0.
+    // The LUT of half 0 is 0, so that its carry is what A0, B0 and four lowest bits of INIT0 say:
+    // CI, or, where that saves a cell because CI and BI are constant, the carry out of bit 0.
     localparam FIRST = _TECHMAP_CONSTMSK_CI_[0] && _TECHMAP_CONSTMSK_BI_[0] && Y_WIDTH % 2 == 0;
     localparam [1:0] KIND = {_TECHMAP_CONSTVAL_CI_[0], _TECHMAP_CONSTVAL_BI_[0]};
     localparam [15:0] START = !FIRST ? 16'h000A : KIND == 0 ? 16'h0008 : KIND == 1 ? 16'h0002 :

@@ -32,8 +32,9 @@ _TOOLS = {
 _DELAYS = "delays.sdf"
 _COMPRESSED = f"{_DELAYS}.gz"     # to less than a tenth
 _MAPS = "add.v", "multiply.v"
-_WIRE = 1100      # ps; Yosys' own 300 make it choose LUTs where a wire more is what costs
-_LUTS = ["techmap -map +/lattice/latches_map.v", f"abc9 -W {_WIRE}", "clean"]
+_WIRE = 1100      # ps, in place of 300 in synth_ecp5: levels count more than the size of LUTs
+_LUTS = ["techmap -map +/lattice/latches_map.v", "scratchpad -copy abc9.script.flow2 abc9.script",
+         f"abc9 -W {_WIRE}", "clean"]
 _MULTIPLIERS = {"25k": 28, "45k": 72, "85k": 156}
 _OUT_OF_CONTEXT = ["--out-of-context", "--sdf", _DELAYS]
 _ERROR_LINES = 3
@@ -106,16 +107,16 @@ def require(*names: str) -> None:
 
 
 def synthesize(verilog: str, top: str, part: Part, progress: Progress | None = None) -> Synthesized:
-    """Map the module ``top`` to cells of an ECP5: those that ``part`` has, as far as DSP blocks go (see
-    `mapping`). The log is ``yosys.log`` in the folder, and in that of the design without hierarchy.
+    """Map the module ``top`` to cells of an ECP5, with no more DSP blocks than ``part`` has (see
+    `mapping`). The log is ``yosys.log`` in the folder.
     """
     require("yosys")
 
     def elaborate(folder):
         (folder / "design.v").write_text(verilog)
-        script = ["read_verilog design.v", f"hierarchy -check -top {top}", "proc", "flatten", "opt_expr",
-                  "opt_clean", "wreduce t:$mul", "tee -q -o multiplications.txt dump t:$mul",
-                  "write_rtlil design.il"]
+        script = ["read_verilog design.v", f"hierarchy -check -top {top}", "proc", "flatten",
+                  "opt_expr", "opt_clean", "wreduce t:$mul",
+                  "tee -q -o multiplications.txt dump t:$mul", "write_rtlil design.il"]
         _yosys(script, folder, "Synthesis", progress)
 
     def make(folder):

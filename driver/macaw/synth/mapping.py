@@ -1,7 +1,7 @@
 """What becomes of arithmetic on an ECP5: which multiplications get a DSP block, and carry chains.
 
 The rule for multiplications: each gets DSP blocks while there are any. Where there are too few, the
-last of the small ones, of at most 8 x 8 signed bits, become 80 LUTs each (``multiply.v``); in an
+last of the small ones, of at most 8 x 8 signed bits, become 75 LUTs each (``multiply.v``); in an
 accelerator these are whole rows at the end of the MAC array.
 """
 
@@ -39,11 +39,12 @@ class Multiplication:
 
 
 def multiplications(dump: str) -> list[Multiplication]:
-    """Those in the RTLIL of ``$mul`` cells, in the order of their names, with numbers as numbers."""
+    """Those in the RTLIL of ``$mul`` cells, in the order of their names, numbers as numbers."""
     found = []
     for name, text in _CELL.findall(dump):
         value = {key: int(number) for key, number in _PARAMETER.findall(text)}
-        found.append(Multiplication(name, (value["A_WIDTH"], value["B_WIDTH"]), bool(value["A_SIGNED"])))
+        bits = value["A_WIDTH"], value["B_WIDTH"]
+        found.append(Multiplication(name, bits, bool(value["A_SIGNED"])))
     return sorted(found, key=lambda each: [int(part) if part.isdigit() else part
                                            for part in re.split(r"(\d+)", each.name)])
 
@@ -58,8 +59,8 @@ def without_block(found: list[Multiplication], blocks: int) -> list[str]:
 def end_chains(netlist: Path) -> None:
     """Disconnect ends of carry chains in a netlist that nothing needs, in place.
 
-    nextpnr spends a cell of two LUTs on each carry into a chain, also if the chain doesn't look at it
-    (its first LUT is 0, as in ``add.v``), and on each carry out, also if nothing reads that.
+    nextpnr spends a cell of two LUTs on each carry into a chain, also if the chain doesn't look at
+    it (its first LUT is 0, as in ``add.v``), and on each carry out, also if nothing reads that.
     """
     design = json.loads(netlist.read_text())
     for module in design["modules"].values():
