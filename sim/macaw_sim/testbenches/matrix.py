@@ -296,7 +296,7 @@ async def keeps_its_cycle_counts(dut):
             await bench.run([fields])
             period = max(rows, size, Accumulator.loop)
             starts = [cycle for cycle, _, _ in bench.x.issues][::rows]
-            assert starts == [bench.accepted[-1] + size + 1 + k * period for k in range(k_tiles)]
+            assert starts == [bench.accepted[-1] + size + 2 + k * period for k in range(k_tiles)]
             assert bench.done[-1] == bench.x.issues[-1][0] + drain
     # One row after another, and streams, back to back.
     for rows in (1, max(size, Accumulator.loop)):
