@@ -41,7 +41,7 @@ class MatrixUnit(wiring.Component):
     -------
     control : In(Unit(MATRIX))
     x, w : Out(TileRead)
-        Streamed and stationary operand.
+        Streamed and stationary operand; ``x`` must be ready always.
     acc_read : Out(VectorRead), acc_write : Out(VectorWrite)
         Old and new rows; must be ready always.
     """
@@ -67,7 +67,7 @@ class MatrixUnit(wiring.Component):
         m = Module()
         config, control = self.config, self.control
         m.submodules.loader = loader = WeightLoader(config=config)
-        m.submodules.streamer = streamer = Streamer(config=config, drain=self.drain + 1)
+        m.submodules.streamer = streamer = Streamer(config=config, drain=self.drain + 2)
         m.submodules.array = array = MacArray(config=config)
         m.submodules.accumulator = accumulator = Accumulator(config=config)
         wiring.connect(m, loader.w, wiring.flipped(self.w))
@@ -133,6 +133,6 @@ class MatrixUnit(wiring.Component):
             control.done.eq(done),
             control.fault.eq(Mux(fault, Fault.LOCAL_ADDRESS, Fault.NONE)),
             control.busy.eq(outstanding != 0),
-            control.wait_memory.eq((self.x.valid & ~self.x.ready) | stalled),
+            control.wait_memory.eq(stalled),
             control.wait_other.eq(control.busy & ~self.x.valid & ~stalled),
         ]
