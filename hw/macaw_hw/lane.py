@@ -132,7 +132,7 @@ class Lane(wiring.Component):
     Parameters
     ----------
     multipliers : int
-        Multiplier blocks for shifts: those of its `FloatAdd`.
+        Multiplier blocks for shifts: those of its `FloatAdd`, and with 5 one for what ``scale`` makes of `b`.
 
     Members
     -------
@@ -156,19 +156,19 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.mul = mul = FloatMul()
-        m.submodules.add = add = FloatAdd(multipliers=self.multipliers)
+        m.submodules.mul = mul = FloatMul(quiet=True)
+        m.submodules.add = add = FloatAdd(multipliers=min(self.multipliers, 4))
         now = Signal(_STEPS, name="control0")
         m.d.comb += [now[name].eq(self.control[name]) for name, _ in _STEPS]
         steps = delayed(m, now, 3 + FloatMul.latency, "control")
 
         before = self._subtract(m)
+        choice = self._decide(m, steps[1], before)
         # Of these two, one is zero, so that they need no choice.
         before["source"] = Mux(steps[1].difference, 0, Mux(
             steps[1].exponent, Cat(before["a"].exponent, Const(_INTEGERS >> 8, 24)), before["a"].as_value()))
         before["difference"] = Mux(steps[1].difference, before["difference"], 0)
         value = {name: delayed(m, one, 1, f"{name}_decided")[-1] for name, one in before.items()}
-        choice = self._decide(m, steps[1], before)
         step = steps[2]
         chosen = Float32((value["source"] | Mux(step.half, value["difference"][1:], value["difference"]))[:32])
         source, factor = register(Float32, "source"), register(Float32, "factor")
@@ -199,6 +199,7 @@ class Lane(wiring.Component):
             f = Float32(getattr(self, name))
             m.d.sync += [
                 operand.eq(f), operand.mantissa.eq(Mux(f.exponent.any(), f.mantissa, 0)),
+                operand.mantissa[-1].eq(is_nan(f) | f.mantissa[-1] & f.exponent.any()),
                 nan.eq(is_nan(f)),
             ]
             flushed += [operand, nan]
@@ -209,10 +210,10 @@ class Lane(wiring.Component):
         result = {name: register(shape, f"{name}_compared") for name, shape in _OPERANDS.items()}
         m.d.sync += [
             result["a"].eq(a), result["other"].eq(other), result["difference"].eq(other - a.as_value()[:31]),
-            result["power"].eq(_power(b)),
+            result["power"].eq(_power(m, b, self.multipliers > 4)),
             result["term"].eq(Mux(control.term_b, Cat(b.as_value()[:31], b.sign ^ control.negate_b),
                                control.term | (control.whole & a.sign) << 31)),
-            result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar)), b_nan)),
+            result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar), quiet=True), b_nan)),
             result["a_nan"].eq(a_nan), result["b_nan"].eq(b_nan),
         ]
         return result
@@ -241,10 +242,16 @@ class Lane(wiring.Component):
         return result
 
 
-def _power(b):
+def _power(m, b, multiply):
     """The integer part of ``|b|``, 255 at most; a float32 moved by more is a zero or infinite anyway."""
     low = b.exponent[:3]
-    places = ~Cat(~low[0], low[1] ^ low[0], low[2] ^ low[:2].all())  # 134 - exponent
     large = b.exponent[7] & (b.exponent[3:7].any() | low.all())
-    number = Cat(b.mantissa[16:], 1) >> places
-    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), number, 0))
+    value = Cat(b.mantissa[16:], 1)
+    if multiply:
+        # For an exponent of 127 + i bit i; if it is large, that does not matter.
+        power = Cat(b.exponent[:7].all(), ((low == i) & b.exponent[7] for i in range(7)))
+        number = Signal(15)
+        m.d.comb += number.eq(value * power)
+        return Mux(large, 0xFF, number[7:])
+    places = ~Cat(~low[0], low[1] ^ low[0], low[2] ^ low[:2].all())  # 134 - exponent
+    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), value >> places, 0))
