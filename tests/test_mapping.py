@@ -159,3 +159,22 @@ def test_additions(blocks, width):
     ends = [bits for cell in cells.values() if cell["type"] == "CCU2C"
             for bits in (cell["connections"]["CIN"], cell["connections"]["COUT"])]
     assert all(bits == ["x"] or not isinstance(bits[0], str) for bits in ends)
+
+
+_OPERANDS = {"complement": ("a ^ {9{c}}", lambda a, b, c: a ^ -c), "masked": ("a & {9{c}}", lambda a, b, c: a * c),
+             "none": ("~(a | {9{c}})", lambda a, b, c: ~a * (1 - c)), "moved": ("a ^ (a >> 1)", lambda a, b, c: a ^ a >> 1),
+             "same": ("a & b", lambda a, b, c: a & b)}
+
+
+@pytest.mark.parametrize("name", _OPERANDS)
+def test_logic_in_front_of_a_chain(blocks, name):
+    """It goes into the chain: sums and differences take no LUT."""
+    verilog, function = _OPERANDS[name]
+    cells, ports = synthesize(f"""module top(input [8:0] a, b, input c, output [8:0] sum, difference);
+        wire [8:0] first = {verilog}, second = {verilog}; assign sum = b + first, difference = b - second; endmodule
+        """.replace("wire [8:0] first", "(* keep *) wire [8:0] first"), blocks(0))
+    a, b, c = np.random.default_rng(5).integers(512, size=(3, 3000))
+    c &= 1
+    found = Netlist(cells, ports, a=a, b=b, c=c)
+    for output, sign in (("sum", 1), ("difference", -1)):
+        assert np.array_equal(found.output(output), b + sign * (function(a, b, c) & 511) & 511)
