@@ -24,8 +24,8 @@ else 1. ``term`` is `b` (negated if ``negate_b``) if ``term_b``, else a constant
 ``whole`` it gets the sign of `a`, and the sum is that of `FloatAdd` with ``integer``.
 
 With ``difference``, the source is the difference of the bit patterns of ``other`` and `a`, or with ``half`` the half
-of it. ``seed`` says that it stands for a reciprocal (or, with ``half``, for that of a square root) and needs the special
-cases. With ``exponent``, the source is 2^23 plus the exponent field of `a`.
+of it. ``seed`` says that it stands for a reciprocal (or, with ``half``, for that of a square root) and needs the
+special cases. With ``exponent``, the source is 2^23 plus the exponent field of `a`.
 
 `a` compares with ``other`` as ``greater``, ``equal`` and ``less`` allow. With ``choose``, the result is `a` if
 the comparison holds, else the term, or NaN if one is; with ``select`` it is the term if the comparison
@@ -44,7 +44,7 @@ _INTEGERS = 0x4B000000
 """2^23, from which on every float32 is an integer."""
 _RECIPROCAL = 0x7EF311C7
 _RSQRT = 2 * 0x5F3759DF + 1
-"""Twice the constant made known by Quake III, and one, so that half of a number less than it is rounded as it should."""
+"""Twice the constant made known by Quake III, and one, as what is subtracted from the constant is rounded down."""
 
 _MAXIMUM = {"choose": 1, "greater": 1}
 _MINIMUM = {"choose": 1, "less": 1}
