@@ -67,11 +67,13 @@ def tile_arbitration(bench):
         _arbitration(bench, memory, names, "tile", _FOUR_BANKS.tile_bank_tiles)
 
 
-def _returned(bench, name, port, read, written, known, value, data):
-    """A read of the followed element, one cycle later; not if it was written in the same cycle."""
-    m = bench.m
-    due, expected = Signal(name=f"{name}_due"), Signal(name=f"{name}_expected")
-    m.d.sync += [due.eq(port.valid & port.ready & read & known & ~written), expected.eq(value)]
+def _returned(bench, name, port, read, written, known, value, data, cycles=1):
+    """A read of the followed element, some cycles later; not if it was written in the same cycle."""
+    due, expected = port.valid & port.ready & read & known & ~written, value
+    for i in range(cycles):
+        due, before = Signal(name=f"{name}_due{i}"), due
+        expected, old = Signal(name=f"{name}_expected{i}"), expected
+        bench.m.d.sync += [due.eq(before), expected.eq(old)]
     bench.check(f"{name} reads what was written last", ~due | (data == expected))
     bench.reach(f"{name} reads a 1", due & data)
 
@@ -108,4 +110,4 @@ def tile_data(bench):
         port = getattr(memory, name)
         line, element = Mux(port.transpose, column, row), Mux(port.transpose, row, column)
         _returned(bench, name, port, (port.tile == tile) & (port.line == line), written, known, value,
-                  port.data.as_value().word_select(bench.past(element), 8)[_BIT])
+                  port.data.as_value().word_select(bench.past(bench.past(element)), 8)[_BIT], cycles=2)
