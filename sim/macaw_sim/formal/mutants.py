@@ -83,6 +83,9 @@ MUTANTS = (
     Mutant("vector_arbitration", _VECTOR, "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked("
            "port, ports[:i]))", "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked(port, "
            "ports[:i] + ports[i + 1:]))", "never waits"),
+    Mutant("vector_arbitration", _VECTOR, "blocked |= getattr(self, first).valid", "blocked |= 0", "never goes along"),
+    Mutant("vector_data_8", _VECTOR, "write_data = Mux(asks(name), data[name], write_data)", "write_data = data[name]",
+           "reads what was written"),
     Mutant("vector_data", _VECTOR, "read_row.eq(row)", "read_row.eq(row ^ 1)", "reads what was written"),
     Mutant("tile_arbitration", _TILE, "for other in ports[:i]", "for other in ports[1:i]", "never share a bank"),
     Mutant("tile_data", _TILE, "number - self.read_line", "number + self.read_line", "reads what was written"),
@@ -99,10 +102,10 @@ MUTANTS = (
     Mutant("ring_fifo", "macaw_hw.ring_fifo", "self.w_rdy.eq(beyond != first)", "self.w_rdy.eq(1)",
            "never more than 4"),
     Mutant("sync_fifo_buffered", _FIFO, "self.w_rdy.eq(inner_level != inner_depth)", "self.w_rdy.eq(1)", "fifo: "),
-    Mutant("block_fifo", _BLOCK, "pointer.eq(_incremented(pointer))", "pointer.eq(pointer ^ 1)", "fifo: "),
+    Mutant("block_fifo", _BLOCK, "self.room.eq(reserved != before)", "self.room.eq(1)", "never more"),
     Mutant("block_fifo", _BLOCK, "before.eq(first)", "before.eq(first - 1)", "room for"),
-    Mutant("block_fifo", _BLOCK, "(~fetched | move)", "(~fetched | self.r_en)", "fifo: "),
-    Mutant("block_fifo_distributed", _BLOCK, "waiting & (~self.r_rdy | self.r_en)", "waiting", "output: payload"),
+    Mutant("block_fifo", _BLOCK, "move.eq(fetched & (~self.r_rdy | self.r_en))", "move.eq(fetched)", "fifo: "),
+    Mutant("block_fifo_distributed", _BLOCK, "waiting & (~self.r_rdy | self.r_en)", "waiting", "fifo: "),
     Mutant("shifts", _SHIFTS, "value[len(value) - i:].any() for", "value[len(value) - i + 1:].any() for", "leading"),
     Mutant("shifts", _SHIFTS, "(full[1] | ~full[2])", "full[1]", "bytes"),
     Mutant("shifts", _SHIFTS, "[:step + 7])", "[:step + 6])", "products"),

@@ -56,11 +56,11 @@ def _queue(bench, config=_CONFIG):
 @proof("InstructionQueue of 2: instructions reach the unit in order, only with their tokens, at most 4 at a time; each "
        "completion posts what its instruction says", reach=16)
 def instruction_queue(bench):
-    unit, flying, entered, _ = _queue(bench)
+    unit, flying, entered, stored = _queue(bench)
     instruction = unit.unit.instruction
     fields = instruction.p
     inside = follow(bench, "waiting", unit.enter, entered[-1], unit.issue, fields.payload, _CONFIG.queue_depth,
-                    sequencer.ring_rows(_CONFIG))
+                    sequencer.ring_rows(_CONFIG), stored=lambda place: stored(place)[-1])
     follow(bench, "in the unit", unit.issue, fields.post[0], unit.unit.done, unit.post[0], sequencer.IN_FLIGHT)
     bench.check("issued only with its tokens", ~unit.issue | unit.permit)
     bench.check("what is issued takes its own tokens a cycle later", ~unit.issued | (
