@@ -19,7 +19,7 @@ from pathlib import Path
 from macaw_sim import tools
 
 from ..errors import MacawError
-from .mapping import end_chains, multiplications, without_block
+from .mapping import finish, multiplications, without_block
 
 __all__ = ["DEVICES", "Part", "Routed", "Synthesized", "SynthesisError", "bits", "pack",
            "place_and_route", "require", "synthesize", "versions"]
@@ -133,7 +133,7 @@ def synthesize(verilog: str, top: str, part: Part, progress: Progress | None = N
                   "write_json netlist.json"]
         _yosys(script, folder, "Synthesis", progress)
         (folder / "design.il").unlink()
-        end_chains(folder / "netlist.json")
+        finish(folder / "netlist.json")
 
     version = _version("yosys")
     design = _cached("design", (verilog, top, version), elaborate)
