@@ -14,7 +14,8 @@ from macaw_hw.config import Config
 
 from .bench import proof
 
-__all__ = ["vector_arbitration", "vector_arbitration_8", "vector_data", "vector_data_8", "tile_arbitration", "tile_data"]
+__all__ = ["vector_arbitration", "vector_arbitration_8", "vector_data", "vector_data_8", "tile_arbitration",
+           "tile_data"]
 
 _SMALL = Config(size=4, vector_banks=2, vector_bank_rows=64, tile_banks=2, tile_bank_tiles=8, address_width=20)
 _FOUR_BANKS = Config(size=4, vector_banks=4, vector_bank_rows=64, tile_banks=4, tile_bank_tiles=8, address_width=20)

@@ -20,8 +20,8 @@ _NARROW = Format(Opcode.LOAD, "", "", (Field("payload", unsigned(1), ""),))
 
 
 def _queue(bench, config=_CONFIG):
-    """The queue with its ring. Returns it, how many instructions are in the unit, what enters, and a function that gives
-    what lies at a place of the ring."""
+    """The queue with its ring. Returns it, how many instructions are in the unit, what enters, and a function that
+    gives what lies at a place of the ring."""
     m = bench.m
     unit = sequencer.InstructionQueue(config=config, format=_NARROW)
     bench.add("queue", unit, "enter", "granted", "row", "permit", "unit.done", "keep")
