@@ -161,8 +161,26 @@ def test_additions(blocks, width):
     assert all(bits == ["x"] or not isinstance(bits[0], str) for bits in ends)
 
 
+@pytest.mark.parametrize("register, kept", [
+    ("q <= p;", 0), ("if (rst) q <= 0; else q <= p;", 0), ("if (rst) q <= 1; else q <= p;", 16),
+    ("if (en) q <= p;", 16), ("q <= p; r <= p[3] ^ en;", 17)])
+def test_registers_of_products(blocks, register, kept):
+    """A DSP block keeps its product, if it can do what the flip-flops do, and nothing else reads it."""
+    cells, ports = synthesize(f"""module top(input clk, rst, en, input signed [7:0] a, b, output reg [15:0] q,
+        output reg r); wire signed [15:0] p = a * b; always @(posedge clk) begin {register} end endmodule""", blocks(1))
+    assert count(cells, "TRELLIS_FF") == kept
+    block, = (cell for cell in cells.values() if cell["type"] == "MULT18X18D")
+    assert ("REG_OUTPUT_CLK" in block["parameters"]) == (not kept)
+    if not kept:
+        pins = block["connections"]
+        assert pins["CLK0"] == ports["clk"]["bits"] and pins["CE0"] == ["1"]
+        assert pins["RST0"] == (ports["rst"]["bits"] if "rst" in register else ["0"])
+        assert [pins[f"P{i}"][0] for i in range(16)] == ports["q"]["bits"]
+
+
 _OPERANDS = {"complement": ("{} ^ {{9{{c}}}}", lambda a, c: a ^ -c), "masked": ("{} & {{9{{c}}}}", lambda a, c: a * c),
-             "none": ("~({} | {{9{{c}}}})", lambda a, c: ~a * (1 - c)), "moved": ("{0} ^ ({0} >> 1)", lambda a, c: a ^ a >> 1)}
+             "none": ("~({} | {{9{{c}}}})", lambda a, c: ~a * (1 - c)),
+             "moved": ("{0} ^ ({0} >> 1)", lambda a, c: a ^ a >> 1)}
 
 
 @pytest.mark.parametrize("name", _OPERANDS)

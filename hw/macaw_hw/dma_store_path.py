@@ -219,7 +219,7 @@ class ByteAligner(wiring.Component):
     step, stepped : In(Step), In(1)
         From `RowReader`, in the cycle in which it reads.
     row, line, exponent : In
-        Data of the ports of the vector and the tile memory, in the cycle after.
+        Data of the ports of the vector memory, in the cycle after, and of the tile memory, one later.
     stop : In(1)
         Write nothing any more.
     o_data, o_strobes, o_end : Out
@@ -251,31 +251,24 @@ class ByteAligner(wiring.Component):
         for one, before in zip(valid, [self.stepped, *valid], strict=False):
             m.d.sync += one.eq(before)
 
-        new = self._convert(m, self._part(m, *self._register(m, steps[0], valid[0]), steps[1]), steps[3], valid[3])
+        new = self._convert(m, self._part(m, steps, valid[0]), steps[3], valid[3])
         turned, wanted = self._align(m, new, steps[4], valid[4])
         self._finish(m, turned, wanted, steps[5], valid[5])
         return m
 
-    def _register(self, m, step, valid):
-        """The row in use, the line of a tile or its exponent, as the memories give them, which takes most of a cycle;
-        zero where none of them comes."""
-        row, line = Signal(8 * self.config.row_bytes, reset_less=True), Signal(8 * self.config.size, reset_less=True)
-        exponent = Signal(EXPONENT, reset_less=True)
-        with m.If(valid & step.read):
-            m.d.sync += row.eq(self.row)
-        m.d.sync += [line.eq(Mux(step.tile & ~step.exponent, self.line, 0)),
-                     exponent.eq(Mux(step.tile & step.exponent, self.exponent, 0))]
-        return row, line, exponent
-
-    def _part(self, m, row, line, exponent, step):
+    def _part(self, m, steps, valid):
+        """What is in turn of the row in use, which stays in a register, or the line of a tile, or its exponent."""
         width = 8 * self.config.bus_bytes
-        part, chosen = Signal(width, reset_less=True), Signal(width)
+        row = Signal(8 * self.config.row_bytes, reset_less=True)
+        with m.If(valid & steps[0].read):
+            m.d.sync += row.eq(self.row)
+        part, chosen, step = Signal(width, reset_less=True), Signal(width), steps[1]
         with m.Switch(step.index):
             for index in range(len(row) // width):
                 with m.Case(index):
                     m.d.comb += chosen.eq(row[width * index:width * (index + 1)])
-        extended = Cat(exponent, exponent[-1].replicate(16 - len(exponent)))
-        m.d.sync += part.eq((chosen & ~step.tile.replicate(width)) | line | extended)
+        extended = Cat(self.exponent, self.exponent[-1].replicate(16 - len(self.exponent)))
+        m.d.sync += part.eq(Mux(step.tile, Mux(step.exponent, extended, self.line), chosen))
         return part
 
     def _convert(self, m, part, step, valid):

@@ -28,7 +28,7 @@ class MatrixUnit(wiring.Component):
     The loader works on the W tile after the one in use, even when that belongs to the next instruction, so a
     step of the reduction takes max(rows, N) cycles, without gaps between steps or instructions, as long as
     the tile memory serves both ports. From a row of X on its port to the write of its result are
-    N + 5 + the latencies of `IntToFloat` and `FloatAdd`, `drain` cycles until the instruction is done.
+    N + 6 + the latencies of `IntToFloat` and `FloatAdd`, `drain` cycles until the instruction is done.
 
     An instruction with an address out of range stops the unit with a LOCAL_ADDRESS fault, after what was
     computed before that address was met has been written.
@@ -61,7 +61,7 @@ class MatrixUnit(wiring.Component):
     @property
     def drain(self):
         """Cycles from a row on port `x` until it is in memory and `done`."""
-        return self.config.size + 3 + Accumulator.latency
+        return self.config.size + 4 + Accumulator.latency
 
     def elaborate(self, platform):
         m = Module()

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .accumulator import Accumulator, result_layout
+from .float32 import delayed
 from .interfaces import TileRead
 from .isa import MATRIX
 
@@ -65,7 +66,9 @@ class WeightLoader(wiring.Component):
             self.out_of_range.eq(active & outside & ~self.w.valid),
             self.ready.eq(~active),
         ]
-        m.d.sync += [self.o_load.eq(issue), self.o_row.eq(line), kept.eq(self.full & ~self.taken),
+        asked = Signal()
+        m.d.comb += self.o_row.eq(delayed(m, line, 2, "row")[-1])
+        m.d.sync += [asked.eq(issue), self.o_load.eq(asked), kept.eq(self.full & ~self.taken),
                      self.w.valid.eq(begin | self.w.valid & ~ends)]
         with m.If(issue):
             m.d.sync += line.eq(line + 1)
@@ -169,7 +172,7 @@ class Streamer(wiring.Component):
 
         bad = Signal()
         hazard = self._hazard(m, y, step, asked, go)
-        read = Signal(row, reset_less=True)
+        read, valid = Signal(row, reset_less=True), Signal()
         m.d.comb += [
             bad.eq(asked.outside | (asked.first & ~self.full & self.w_out_of_range)),
             go.eq(asking & ~asked.outside & ~hazard & (self.full | ~asked.first)),
@@ -177,8 +180,12 @@ class Streamer(wiring.Component):
         ]
         m.d.sync += [
             self.fault.eq(asking & bad & age.all()),
-            self.x.valid.eq(go), read.eq(asked), self.o_valid.eq(self.x.valid), self.o_first.eq(read.first),
-            self.o_result.row.eq(read.y), self.o_result.fresh.eq(read.fresh), self.o_result.last.eq(read.last),
+            self.x.valid.eq(go), read.eq(asked), valid.eq(self.x.valid), self.o_valid.eq(valid),
+        ]
+        returned = delayed(m, read, 2, "returned")[-1]
+        m.d.comb += [
+            self.o_first.eq(returned.first), self.o_result.row.eq(returned.y),
+            self.o_result.fresh.eq(returned.fresh), self.o_result.last.eq(returned.last),
         ]
 
         turn = Signal(16, init=1)

@@ -19,7 +19,8 @@ from pathlib import Path
 from macaw_sim import tools
 
 from ..errors import MacawError
-from .mapping import finish_chains, multiplications, without_block
+from .finish import finish
+from .mapping import multiplications, without_block
 
 __all__ = ["DEVICES", "Part", "Routed", "Synthesized", "SynthesisError", "bits", "pack",
            "place_and_route", "require", "synthesize", "versions"]
@@ -133,13 +134,13 @@ def synthesize(verilog: str, top: str, part: Part, progress: Progress | None = N
                   "write_json netlist.json"]
         _yosys(script, folder, "Synthesis", progress)
         (folder / "design.il").unlink()
-        finish_chains(folder / "netlist.json")
+        finish(folder / "netlist.json")
 
     version = _version("yosys")
     design = _cached("design", (verilog, top, version), elaborate)
     found = multiplications((design / "multiplications.txt").read_text())
     chosen = without_block(found, part.multipliers)
-    sources = [(Path(__file__).parent / name).read_text() for name in (*_MAPS, "mapping.py")]
+    sources = [(Path(__file__).parent / name).read_text() for name in (*_MAPS, "mapping.py", "finish.py")]
     folder = _cached("netlist", (design.name, top, chosen, sources, _LUTS, version), make)
     statistics = json.loads((folder / "statistics.json").read_text())
     return Synthesized(folder, folder / "netlist.json", statistics)

@@ -10,13 +10,16 @@ from macaw_hw.isa import LOAD, violations
 from .axi4 import PAGE
 from .bench import proof
 
-__all__ = ["SMALL", "WIDE", "legal", "window", "place", "run_generator", "burst_splitter",
+__all__ = ["SMALL", "WIDE", "INSIDE", "legal", "window", "place", "run_generator", "burst_splitter",
            "burst_splitter_wide", "burst_generator"]
 
 SMALL = Config(size=4, address_width=20)
 """256 beats are 1 KiB."""
 WIDE = Config(size=16, bus_bytes=32, address_width=20)
 """256 beats are 8 KiB, and a beat is an instruction."""
+INSIDE = 4
+"""Instructions that `BurstGenerator` holds at most: two become runs, one is a run that is split, one the burst that is
+offered."""
 
 
 def window(bench, unit):
@@ -133,7 +136,7 @@ def burst_splitter_wide(bench):
     _splitter(bench, WIDE)
 
 
-@proof("BurstGenerator, both together: no legal instruction makes a burst outside the window or across 4 KiB", depth=12)
+@proof("BurstGenerator, both together: no legal instruction makes a burst outside the window or across 4 KiB", depth=16)
 def burst_generator(bench):
     unit = dma_address.BurstGenerator(config=SMALL)
     base, limit = window(bench, unit)
@@ -143,3 +146,9 @@ def burst_generator(bench):
     # Proven in `run_generator`.
     bench.assume(~runs.valid | (runs.p.first >> SMALL.address_width != 0) | (runs.p.first <= runs.p.final))
     _bursts(bench, SMALL, base, limit, runs, unit.o)
+    inside = Signal(range(INSIDE + 2))
+    begun = unit.setup.valid & unit.setup.ready
+    bench.m.d.sync += inside.eq(inside + begun - (unit.o.valid & unit.o.ready & unit.o.p.last))
+    bench.check("setup passes with the instruction", begun == (unit.instruction.valid & unit.instruction.ready))
+    bench.check(f"at most {INSIDE} instructions inside", inside <= INSIDE)
+    bench.check("a burst belongs to an instruction", ~unit.o.valid | (inside != 0))

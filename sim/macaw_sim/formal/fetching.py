@@ -58,7 +58,8 @@ def fetch_addresses(bench):
     axi, past = unit.axi, bench.past
     offered = axi.arvalid & ~past(axi.arvalid & ~axi.arready)
     # Where the next burst begins: behind the one that is offered, else behind the latest.
-    following = Signal.like(unit.address)
+    # Beyond the address space there is none: no address has the last bit.
+    following = Signal(len(unit.address) + 1)
     reached = past(Mux(unit.start, unit.address, following))
     bench.m.d.comb += following.eq(Mux(axi.arvalid, axi.araddr + ((axi.arlen + 1) << 5), reached))
     bench.check("AR: each begins where the one before ended", ~offered | (axi.araddr == reached))

@@ -38,15 +38,15 @@ class Mutant:
 
     @contextmanager
     def applied(self):
-        """While it lasts, the classes of the module have the methods of the changed source (but those that call
-        ``super()``)."""
+        """While it lasts, the functions of the module and the methods of its classes are those of the changed source
+        (but methods that call ``super()``)."""
         module = importlib.import_module(self.module)
         source = Path(module.__file__).read_text()
         if source.count(self.old) != 1:
             raise ValueError(f"{self.old!r} must occur once in {self.module}, not {source.count(self.old)} times")
         changed = {"__name__": self.module, "__package__": module.__package__}
         exec(compile(source.replace(self.old, self.new), module.__file__, "exec"), changed)
-        saved = []
+        saved, functions = [], []
         for name, new in changed.items():
             old = getattr(module, name, None)
             if isinstance(new, type) and new.__module__ == self.module and isinstance(old, type):
@@ -56,16 +56,23 @@ class Mutant:
                         # What the method looks up it finds in the module itself.
                         setattr(old, attribute, FunctionType(value.__code__, vars(module), attribute,
                                                              value.__defaults__))
+            elif (isinstance(new, FunctionType) and new.__module__ == self.module and new.__closure__ is None
+                  and isinstance(old, FunctionType) and old.__closure__ is None):
+                # In place, since other modules have the function, too.
+                functions.append((old, old.__code__))
+                old.__code__ = new.__code__
         try:
             yield
         finally:
             for old, attribute, value in saved:
                 setattr(old, attribute, value)
+            for old, code in functions:
+                old.__code__ = code
 
 
 _AXI, _ADDRESS, _LOAD, _STORE = (f"macaw_hw.{name}" for name in ("axi", "dma_address", "dma_load", "dma_store"))
 _SEQUENCER, _CONTROL, _FETCH = (f"macaw_hw.{name}" for name in ("sequencer", "control", "fetch"))
-_FIFO = "amaranth.lib.fifo"
+_FIFO, _BLOCK, _SHIFTS = "amaranth.lib.fifo", "macaw_hw.block_fifo", "macaw_hw.shifts"
 _VECTOR, _TILE = "macaw_hw.vector_memory", "macaw_hw.tile_memory"
 
 MUTANTS = (
@@ -76,12 +83,15 @@ MUTANTS = (
     Mutant("vector_arbitration", _VECTOR, "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked("
            "port, ports[:i]))", "enumerate(ports):\n                m.d.comb += port.ready.eq(~self._blocked(port, "
            "ports[:i] + ports[i + 1:]))", "never waits"),
-    Mutant("vector_data", _VECTOR, "read_row.eq(port.row)", "read_row.eq(port.row ^ 1)", "reads what was written"),
+    Mutant("vector_arbitration", _VECTOR, "blocked |= getattr(self, first).valid", "blocked |= 0", "never goes along"),
+    Mutant("vector_data_8", _VECTOR, "write_data = Mux(asks(name), data[name], write_data)", "write_data = data[name]",
+           "reads what was written"),
+    Mutant("vector_data", _VECTOR, "read_row.eq(row)", "read_row.eq(row ^ 1)", "reads what was written"),
     Mutant("tile_arbitration", _TILE, "for other in ports[:i]", "for other in ports[1:i]", "never share a bank"),
     Mutant("tile_data", _TILE, "number - self.read_line", "number + self.read_line", "reads what was written"),
     Mutant("token_counters_3", _SEQUENCER, "m.If(posted ^ taken)", "m.If(posted | taken)", "taken only if there"),
-    Mutant("token_counters_3", _SEQUENCER, "append(count[-1])", "append(count[-2])", "overflows only"),
-    Mutant("token_counters", _SEQUENCER, "Mux(posted, 1, -1)", "Mux(taken, 1, -1)", "overflows only"),
+    Mutant("token_counters_3", _SEQUENCER, "append(count[-1])", "append(count[-2])", "overflows exactly"),
+    Mutant("token_counters", _SEQUENCER, "Mux(posted, 1, -1)", "Mux(taken, 1, -1)", "overflows exactly"),
     Mutant("instruction_queue", _SEQUENCER, " & (flying != IN_FLIGHT)", "", "in the unit: "),
     Mutant("instruction_queue", _SEQUENCER, "present & (permitted | (self.wait == 0))", "present",
            "issued only with its tokens"),
@@ -92,6 +102,13 @@ MUTANTS = (
     Mutant("ring_fifo", "macaw_hw.ring_fifo", "self.w_rdy.eq(beyond != first)", "self.w_rdy.eq(1)",
            "never more than 4"),
     Mutant("sync_fifo_buffered", _FIFO, "self.w_rdy.eq(inner_level != inner_depth)", "self.w_rdy.eq(1)", "fifo: "),
+    Mutant("block_fifo", _BLOCK, "self.room.eq(reserved != before)", "self.room.eq(1)", "never more"),
+    Mutant("block_fifo", _BLOCK, "before.eq(first)", "before.eq(first - 1)", "room for"),
+    Mutant("block_fifo", _BLOCK, "move.eq(fetched & (~self.r_rdy | self.r_en))", "move.eq(fetched)", "fifo: "),
+    Mutant("block_fifo_distributed", _BLOCK, "waiting & (~self.r_rdy | self.r_en)", "waiting", "fifo: "),
+    Mutant("shifts", _SHIFTS, "value[len(value) - i:].any() for", "value[len(value) - i + 1:].any() for", "leading"),
+    Mutant("shifts", _SHIFTS, "(full[1] | ~full[2])", "full[1]", "bytes"),
+    Mutant("shifts", _SHIFTS, "[:step + 7])", "[:step + 6])", "products"),
     Mutant("matrix_ports", "macaw_hw.matrix_control", "with m.If(issue):", "with m.If(self.w.valid):",
            "w: payload"),
     Mutant("activation_ports", "macaw_hw.operands", "with m.Elif(ready):", "with m.Elif(self.allow):",
@@ -106,6 +123,8 @@ MUTANTS = (
     Mutant("states", _CONTROL, "with m.If(self.drained)", "with m.If(1)", "bursts stay stopped"),
     Mutant("watchdog", _CONTROL, "quiet.eq(quiet + 1)", "quiet.eq(quiet)", "never quiet"),
     Mutant("fetch_bus", _FETCH, "(end <= self.window_limit)", "(end <= self.window_limit + 1)", "inside the window"),
+    Mutant("fetch_addresses", _FETCH, "address.eq(end), remaining", "address[:-1].eq(end), remaining",
+           "each begins where"),
     Mutant("fetch_bus", _FETCH, "axi.arready) & ~self.halt", "axi.arready)", "halt"),
     Mutant("load_bus", _LOAD, "axi.arvalid.eq(issue & ~burst.fault)", "axi.arvalid.eq(issue)", "AR: "),
     Mutant("load_bus", _LOAD, "infos.w_rdy & ~closed & ~stop", "infos.w_rdy & ~closed", "halt"),

@@ -20,17 +20,18 @@ _NARROW = Format(Opcode.LOAD, "", "", (Field("payload", unsigned(1), ""),))
 
 
 def _queue(bench, config=_CONFIG):
-    """The queue with its ring. Returns what entered last, and what lies at ``oldest``."""
+    """The queue with its ring. Returns it, how many instructions are in the unit, what enters, and a function that
+    gives what lies at a place of the ring."""
     m = bench.m
     unit = sequencer.InstructionQueue(config=config, format=_NARROW)
     bench.add("queue", unit, "enter", "granted", "row", "permit", "unit.done", "keep")
     m.submodules.ring = ring = Memory(shape=len(unit.row), depth=sequencer.ring_rows(config), init=[])
-    write, read, oldest = ring.write_port(), ring.read_port(), ring.read_port(domain="comb")
+    write, read = ring.write_port(), ring.read_port()
     granted = unit.wanted & bench.free(1, "granted")
     m.d.comb += [
         unit.enter.eq(unit.room & bench.free(1, "enters")), unit.keep.eq(0),
         write.addr.eq(unit.tail), write.en.eq(unit.enter), write.data.eq(bench.free(len(unit.row), "entered")),
-        unit.granted.eq(granted), read.addr.eq(unit.head), oldest.addr.eq(unit.oldest),
+        unit.granted.eq(granted), read.addr.eq(unit.head),
         # In other cycles the memory is read for another queue.
         unit.row.eq(Mux(bench.past(granted), read.data, bench.free(len(unit.row), "other"))),
     ]
@@ -43,17 +44,23 @@ def _queue(bench, config=_CONFIG):
         unit.unit.done.eq(bench.free(1, "completes") & (flying != 0)),
     ]
     m.d.sync += flying.eq(flying + unit.issue - unit.unit.done)
-    return unit, flying, write.data, oldest.data
+
+    def stored(place):
+        port = ring.read_port(domain="comb")
+        m.d.comb += port.addr.eq(place)
+        return port.data
+
+    return unit, flying, write.data, stored
 
 
 @proof("InstructionQueue of 2: instructions reach the unit in order, only with their tokens, at most 4 at a time; each "
        "completion posts what its instruction says", reach=16)
 def instruction_queue(bench):
-    unit, flying, entered, _ = _queue(bench)
+    unit, flying, entered, stored = _queue(bench)
     instruction = unit.unit.instruction
     fields = instruction.p
     inside = follow(bench, "waiting", unit.enter, entered[-1], unit.issue, fields.payload, _CONFIG.queue_depth,
-                    sequencer.ring_rows(_CONFIG))
+                    sequencer.ring_rows(_CONFIG), stored=lambda place: stored(place)[-1])
     follow(bench, "in the unit", unit.issue, fields.post[0], unit.unit.done, unit.post[0], sequencer.IN_FLIGHT)
     bench.check("issued only with its tokens", ~unit.issue | unit.permit)
     bench.check("what is issued takes its own tokens a cycle later", ~unit.issued | (
@@ -67,16 +74,18 @@ def instruction_queue(bench):
 
 
 @proof("InstructionQueue of 2, and 2 in the unit: the oldest row is that of the oldest instruction that is not done",
-       depth=20, reach=16)
+       reach=16)
 def instruction_queue_index(bench):
     with shallow(sequencer, IN_FLIGHT=2):
-        unit, _, entered, oldest = _queue(bench)
+        unit, _, entered, stored = _queue(bench)
         rows = sequencer.ring_rows(_CONFIG)
     # Completions count in the cycle after.
-    follow(bench, "rows", unit.enter, entered[0], bench.past(unit.unit.done), oldest[0], 4, rows)
+    follow(bench, "rows", unit.enter, entered[0], bench.past(unit.unit.done), stored(unit.oldest)[0], 4, rows,
+           stored=lambda place: stored(place)[0])
 
 
-@proof("InstructionQueue: a head whose tokens are there is issued within 4 cycles of a unit with room", reach=16)
+@proof("InstructionQueue of 2: a head whose tokens are there is issued within 4 cycles of a unit with room; room is "
+       "seen within 4 cycles", reach=16)
 def instruction_queue_progress(bench):
     unit, flying, _, _ = _queue(bench)
     bench.assume(unit.unit.instruction.ready)
@@ -135,4 +144,8 @@ def sequencer_dispatch(bench):
     bench.check("a fault of its own waits for all before it", ~(unit.stop & own) | past(unit.stop) | past(
         unit.expired | empty))
     bench.check("empty only if nothing is inside", ~unit.empty | (inside == 0))
+    # Together with `watchdog` and `states`: a program that hangs ends.
+    bench.check("the watchdog stops everything at once", ~past(unit.expired) | unit.stop)
+    bench.within("the fault", 9, unit.stop, fault)
+    bench.reach("the watchdog's fault", unit.fault == Fault.WATCHDOG)
     bench.reach("a fault of its own behind another instruction", broken & fault & (count == 1))

@@ -130,6 +130,7 @@ class TilePort:
             setattr(self, member, getattr(dut, f"{name}__{member}"))
         self.rng, self.mantissas, self.exponents, self.stall = rng, mantissas, exponents, stall
         self.held = None
+        self.answer = None, None
         self.issues = []
         self.ready.value = 0
         self.drive(None, None)
@@ -141,7 +142,7 @@ class TilePort:
 
     def step(self, cycle):
         """After a clock edge, with the values of the cycle before it."""
-        data = exponent = None
+        answer, data, exponent = self.answer, None, None
         if self.valid.value:
             request = int(self.tile.value), int(self.line.value), int(self.transpose.value)
             assert self.held in (None, request), "a request changed before it was accepted"
@@ -154,7 +155,8 @@ class TilePort:
                 self.issues.append((cycle, tile, line))
         else:
             assert self.held is None, "a request was withdrawn before it was accepted"
-        self.drive(data, exponent)
+        self.answer = data, exponent
+        self.drive(*answer)
         self.ready.value = int(self.rng.random() >= self.stall)
 
 
@@ -285,7 +287,7 @@ async def keeps_its_cycle_counts(dut):
     rng, size = generator(2), config.size
     bench = Bench(dut, rng, config)
     await bench.start()
-    drain = size + 3 + Accumulator.latency
+    drain = size + 4 + Accumulator.latency
     for rows in (1, 2, size - 1, size, size + 1, 2 * size + 3):
         for k_tiles in (1, 4):
             bench.x.issues.clear()
