@@ -53,7 +53,7 @@ class FloatAdd(wiring.Component):
 
     ::
 
-        a, b -> | compare | larger first | align | add | normalise | normalise | round | pack | -> o
+        a, b -> | compare | larger first | align | add | normalise (3) | round | pack | -> o
 
     Operands need not be normalised. With ``integer``, and `b` 2^23 with the sign of `a`, ``o`` is `a` rounded to
     the nearest integer, ties to even: `b` then only says where the integers end.
@@ -77,7 +77,7 @@ class FloatAdd(wiring.Component):
         For another number of multipliers.
     """
 
-    latency = 8
+    latency = 9
 
     def __init__(self, *, multipliers=0):
         if multipliers not in (0, 2, 4):
@@ -151,14 +151,14 @@ class FloatAdd(wiring.Component):
         shifted, skip = skip_bytes(m, total)
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip)]
         value, rest, skip = _skip_bits(m, partial, self.multipliers > 0)
-        m.d.sync += skipped.eq(Cat(skip, bytes_skipped))
+        m.d.sync += skipped.eq(Cat(skip, delayed(m, bytes_skipped, 1, "bytes_skipped")[-1]))
 
         top = (value | rest)[27]
-        subtract = delayed(m, subtract, 3, "subtract")[-1]
+        subtract = delayed(m, subtract, 4, "subtract")[-1]
         _packed(m, self.o, value=value[3:27], rest=rest[3:27], sticky=value[:3].any(),
-                exponent=delayed(m, exponent, 4, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
-                sign=delayed(m, sign, 4, "sign")[-1] & (top | ~subtract), zero=~top,
-                infinite=delayed(m, infinite, 3, "infinite")[-1], nan=delayed(m, nan, 3, "nan")[-1])
+                exponent=delayed(m, exponent, 5, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
+                sign=delayed(m, sign, 5, "sign")[-1] & (top | ~subtract), zero=~top,
+                infinite=delayed(m, infinite, 4, "infinite")[-1], nan=delayed(m, nan, 4, "nan")[-1])
         return m
 
     def _aligned(self, m, addend, distance, dropped):
@@ -273,7 +273,7 @@ class IntToFloat(wiring.Component):
 
     ::
 
-        p, scale -> | complement, normalise | normalise | add sign | pack | -> o
+        p, scale -> | complement, normalise (3) | add sign | pack | -> o
 
     The conversion is exact; a result too large is an infinity, one too small the zero of its sign, and
     zero is +0. A negative ``p`` is complemented; the one that is missing then is added after the shift.
@@ -300,7 +300,7 @@ class IntToFloat(wiring.Component):
         For a width outside its range.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, *, width, multipliers=0):
         if width not in range(2, 25):
@@ -323,18 +323,18 @@ class IntToFloat(wiring.Component):
         sign = self.p[-1]
         number = Signal(size)
         m.d.comb += number.eq(Cat(sign.replicate(size + 1 - self.width), self.p[:-1] ^ sign.replicate(self.width - 1)))
-        signs = delayed(m, sign, 2, "sign")
+        signs = delayed(m, sign, 3, "sign")
         partial = register(size, "partial")
         bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
         base = register(signed(11), "base")
         shifted, skip = skip_bytes(m, number, sign)
         m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 2 - 31))]
         value, rest, skip = _skip_bits(m, partial, self.multipliers > 0, signs[1])
-        m.d.sync += skipped.eq(Cat(skip, bytes_skipped))
+        m.d.sync += skipped.eq(Cat(skip, delayed(m, bytes_skipped, 1, "bytes_skipped")[-1]))
         below = Const(0, 25 - size)
         _packed(m, self.o, value=Cat(below, value[:-1]), rest=Cat(below, rest[:size - 1]), sticky=0,
-                exponent=delayed(m, base, 1, "base")[-1], adjustment=~skipped, width=11,
-                sign=signs[2], zero=~(value | rest)[size - 1])
+                exponent=delayed(m, base, 2, "base")[-1], adjustment=~skipped, width=11,
+                sign=signs[3], zero=~(value | rest)[size - 1])
         return m
 
 
@@ -346,21 +346,24 @@ def _one_minus(skipped):
 
 
 def _skip_bits(m, value, multiply, complement=0):
-    """The second shift of a normalisation: two numbers, the next cycle, whose sum is the result; how many bits, now.
+    """The second shift of a normalisation, in two cycles: two numbers whose sum is the result, and how many bits, a
+    cycle before.
 
     With ``complement``, ``value`` is that of a negative number, with ones below; the sum has the one that it lacks.
     """
+    later = register(1, "complement_later")
+    m.d.sync += later.eq(complement)
     if not multiply:
         shifted, skip = skip_bits(m, value, complement)
         result, rest = register(len(value), "value"), register(1, "rest")
-        m.d.sync += [result.eq(shifted), rest.eq(complement)]
+        m.d.sync += [result.eq(shifted), rest.eq(later)]
         return result, rest, skip
-    power = Signal(8, name="power")
-    m.d.comb += power.eq(leading(value))
+    power = register(8, "power")
+    m.d.sync += power.eq(leading(value))
     lacking = register(8, "lacking")
-    m.d.sync += lacking.eq(Mux(complement, power, 0))
+    m.d.sync += lacking.eq(Mux(later, power, 0))
     numbers, first, rest = [Const(0), lacking], Signal.like(value, name="value"), Signal.like(value, name="rest")
-    for i, (offset, product) in enumerate(product_parts(value, power)):
+    for i, (offset, product) in enumerate(product_parts(delayed(m, value, 1, "counted")[-1], power)):
         part = register(min(len(product), len(value) - offset), f"value{offset}")
         m.d.sync += part.eq(product)
         numbers[i] |= part << offset

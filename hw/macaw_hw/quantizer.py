@@ -13,7 +13,7 @@ from .memory_init import BLOCK
 
 __all__ = ["ExponentMaximum", "Kept", "QuantizerLane", "Quantizer"]
 
-_LATENCY = 29
+_LATENCY = 30
 """Cycles from the reservation of a row to its return, beyond the N that a tile takes to fill."""
 _BIAS = 127 + 6
 

@@ -65,17 +65,24 @@ def skip_bytes(m, value, fill=0):
 
 
 def skip_bits(m, value, fill=0):
-    """The rest: shifts ``value`` left by up to 7 bits until its top bit is set, and returns by how many bits."""
-    skipped = Signal(3, name="skipped_bits")
-    middle = Signal.like(value, name="skipped_pairs")
+    """The rest: shifts ``value`` left by up to 7 bits until its top bit is set, and returns by how many bits.
+
+    Both come a cycle later.
+    """
+    later = Signal(reset_less=True, name="fill_later")
+    pairs = Signal(2, name="pairs")
+    middle, skipped = Signal.like(value, name="skipped_pairs", reset_less=True), Signal(2, reset_less=True)
     result = Signal.like(value, name="skipped_to_bit")
     m.d.comb += [
-        skipped.eq(Cat(~middle[-1], ~Mux(skipped[2], value[-6:-4].any(), value[-2:].any()), ~value[-4:].any())),
-        middle.eq(Mux(skipped[2], Mux(skipped[1], _left(value, 6, fill), _left(value, 4, fill)),
-                      Mux(skipped[1], _left(value, 2, fill), value))),
-        result.eq(Mux(skipped[0], _left(middle, 1, fill), middle)),
+        pairs.eq(Cat(~Mux(pairs[1], value[-6:-4].any(), value[-2:].any()), ~value[-4:].any())),
+        result.eq(Mux(middle[-1], middle, _left(middle, 1, later))),
     ]
-    return result, skipped
+    m.d.sync += [
+        skipped.eq(pairs), later.eq(fill),
+        middle.eq(Mux(pairs[1], Mux(pairs[0], _left(value, 6, fill), _left(value, 4, fill)),
+                      Mux(pairs[0], _left(value, 2, fill), value))),
+    ]
+    return result, Cat(~middle[-1], skipped)
 
 
 def _left(value, places, fill):
