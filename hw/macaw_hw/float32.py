@@ -29,9 +29,9 @@ def normalised(bits):
     return Mux(is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
 
 
-def is_nan(f):
-    """Whether the `Float32` is a NaN."""
-    return f.exponent.all() & f.mantissa.any()
+def is_nan(f, quiet=False):
+    """Whether the `Float32` is a NaN; with ``quiet``, one that is not signalling."""
+    return f.exponent.all() & (f.mantissa[-1] if quiet else f.mantissa.any())
 
 
 def register(shape, name):
@@ -204,6 +204,11 @@ class FloatMul(wiring.Component):
     power of the exponent field of `b`, or of its negative if `b` has its sign set; the mantissa of `b` must be zero.
     Then what is below 2^-126 is a zero.
 
+    Parameters
+    ----------
+    quiet : bool
+        No operand is a signalling NaN, with the highest bit of its mantissa zero: saves logic.
+
     Members
     -------
     a, b : In(32)
@@ -215,10 +220,13 @@ class FloatMul(wiring.Component):
 
     latency = 4
 
-    a: In(32)
-    b: In(32)
-    scale: In(1)
-    o: Out(32)
+    def __init__(self, *, quiet=False):
+        self._quiet = quiet
+        super().__init__({"a": In(32), "b": In(32), "scale": In(1), "o": Out(32)})
+
+    @property
+    def quiet(self):
+        return self._quiet
 
     def elaborate(self, platform):
         m = Module()
@@ -245,10 +253,9 @@ class FloatMul(wiring.Component):
         ]
 
         scale = delayed(m, self.scale, 3, "scale")
+        nan = special & (zero | is_nan(a, self.quiet) | ~self.scale & is_nan(b, self.quiet))
         zero = delayed(m, zero, 2, "zero")[-1]
-        flags = {
-            "infinite": special, "nan": special & ((a.exponent == 0) | ~self.scale & (b.exponent == 0)
-                                                   | is_nan(a) | ~self.scale & is_nan(b))}
+        flags = {"infinite": special, "nan": nan}
         flags = {name: delayed(m, value, 2, name)[-1] for name, value in flags.items()}
         top = product[35]
         value = Signal(25)

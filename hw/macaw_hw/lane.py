@@ -1,24 +1,17 @@
 """One float32 lane of the activation unit, and what an operation makes all lanes do."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .float32 import NEGATIVE_ZERO, Float32, FloatAdd, FloatMul, delayed, is_nan, normalised, register
 from .isa import VectorOp
 
-__all__ = ["Subtrahend", "LaneControl", "LaneDecoder", "Lane"]
-
-
-class Subtrahend(enum.Enum, shape=2):
-    """What a lane takes from the bits of its other operand."""
-    A = 0
-    HALF = 1
-    EXPONENT = 2
+__all__ = ["LaneControl", "LaneDecoder", "Lane"]
 
 
 LaneControl = data.StructLayout({
-    "against_scalar": 1, "scalar": 32, "subtrahend": Subtrahend, "difference": 1, "seed": 1, "negate_a": 1,
+    "against_scalar": 1, "scalar": 32, "difference": 1, "half": 1, "seed": 1, "exponent": 1, "negate_a": 1,
     "term_b": 1, "negate_b": 1, "term": 32, "whole": 1,
     "greater": 1, "equal": 1, "less": 1, "choose": 1, "select": 1, "blank": 1,
     "multiply": 1, "scale": 1,
@@ -30,8 +23,9 @@ A lane computes ``source * factor + term``. ``source`` is `a`, negated if ``nega
 else 1. ``term`` is `b` (negated if ``negate_b``) if ``term_b``, else a constant; the neutral one is -0. With
 ``whole`` it gets the sign of `a`, and the sum is that of `FloatAdd` with ``integer``.
 
-With ``difference``, the source is the difference of the bit patterns of ``other`` and ``subtrahend``; ``seed`` says
-that it stands for a reciprocal (or, with half of `a`, for that of a square root) and needs the special cases.
+With ``difference``, the source is the difference of the bit patterns of ``other`` and `a`, or with ``half`` the half
+of it. ``seed`` says that it stands for a reciprocal (or, with ``half``, for that of a square root) and needs the
+special cases. With ``exponent``, the source is 2^23 plus the exponent field of `a`.
 
 `a` compares with ``other`` as ``greater``, ``equal`` and ``less`` allow. With ``choose``, the result is `a` if
 the comparison holds, else the term, or NaN if one is; with ``select`` it is the term if the comparison
@@ -44,15 +38,13 @@ _OPERANDS = {"a": Float32, "other": Float32, "term": 32, "difference": 32, "powe
 """Registers behind the subtraction. They are not one, as lanes with wide signals cannot be merged for simulation."""
 _CHOICE = data.StructLayout({"nan": 1, "infinite": 1, "zero": 1, "sign": 1, "no_term": 1})
 
-_EXPONENT_BASE = 0x4B7FFFFF
-"""2^24 - 1: less an integer below 2^23, these are the bits of the float32 difference."""
-_EXPONENT_BIAS = 0x4B7FFF80
-"""2^24 - 1 - 127."""
+_EXPONENT_BIAS = 0xCB00007F
+"""-(2^23 + 127)."""
 _INTEGERS = 0x4B000000
 """2^23, from which on every float32 is an integer."""
 _RECIPROCAL = 0x7EF311C7
-_RSQRT = 0x5F3759DF
-"""The constant made known by Quake III."""
+_RSQRT = 2 * 0x5F3759DF + 1
+"""Twice the constant made known by Quake III, and one, as what is subtracted from the constant is rounded down."""
 
 _MAXIMUM = {"choose": 1, "greater": 1}
 _MINIMUM = {"choose": 1, "less": 1}
@@ -86,10 +78,9 @@ _CONTROLS = {
     VectorOp.COMPARE_EQ: _COMPARE | {"equal": 1},
     VectorOp.ROUND: {"whole": 1, "term": _INTEGERS},
     VectorOp.SCALE2: {"scale": 1},
-    VectorOp.EXPONENT: _AGAINST | {"scalar": _EXPONENT_BASE, "subtrahend": Subtrahend.EXPONENT, "difference": 1,
-                                   "negate_a": 1, "term": _EXPONENT_BIAS},
+    VectorOp.EXPONENT: {"exponent": 1, "term": _EXPONENT_BIAS},
     VectorOp.RECIPROCAL_SEED: _SEED | {"scalar": _RECIPROCAL},
-    VectorOp.RSQRT_SEED: _SEED | {"scalar": _RSQRT, "subtrahend": Subtrahend.HALF},
+    VectorOp.RSQRT_SEED: _SEED | {"scalar": _RSQRT, "half": 1},
 }
 
 
@@ -141,7 +132,7 @@ class Lane(wiring.Component):
     Parameters
     ----------
     multipliers : int
-        Multiplier blocks for shifts: those of its `FloatAdd`.
+        Multiplier blocks for shifts: those of its `FloatAdd`, and with 5 one for what ``scale`` makes of `b`.
 
     Members
     -------
@@ -165,17 +156,21 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.mul = mul = FloatMul()
-        m.submodules.add = add = FloatAdd(multipliers=self.multipliers)
+        m.submodules.mul = mul = FloatMul(quiet=True)
+        m.submodules.add = add = FloatAdd(multipliers=min(self.multipliers, 4))
         now = Signal(_STEPS, name="control0")
         m.d.comb += [now[name].eq(self.control[name]) for name, _ in _STEPS]
         steps = delayed(m, now, 3 + FloatMul.latency, "control")
 
         before = self._subtract(m)
-        value = {name: delayed(m, one, 1, f"{name}_decided")[-1] for name, one in before.items()}
         choice = self._decide(m, steps[1], before)
+        # Of these two, one is zero, so that they need no choice.
+        before["source"] = Mux(steps[1].difference, 0, Mux(
+            steps[1].exponent, Cat(before["a"].exponent, Const(_INTEGERS >> 8, 24)), before["a"].as_value()))
+        before["difference"] = Mux(steps[1].difference, before["difference"], 0)
+        value = {name: delayed(m, one, 1, f"{name}_decided")[-1] for name, one in before.items()}
         step = steps[2]
-        chosen = Float32(Mux(step.difference, value["difference"], value["a"]))
+        chosen = Float32((value["source"] | Mux(step.half, value["difference"][1:], value["difference"]))[:32])
         source, factor = register(Float32, "source"), register(Float32, "factor")
         term = register(32, "term")
         m.d.sync += [
@@ -204,28 +199,21 @@ class Lane(wiring.Component):
             f = Float32(getattr(self, name))
             m.d.sync += [
                 operand.eq(f), operand.mantissa.eq(Mux(f.exponent.any(), f.mantissa, 0)),
+                operand.mantissa[-1].eq(is_nan(f) | f.mantissa[-1] & f.exponent.any()),
                 nan.eq(is_nan(f)),
             ]
             flushed += [operand, nan]
         a, a_nan, b, b_nan = flushed
 
         other = Signal(32)
-        subtrahend = Signal(31)
         m.d.comb += other.eq(Mux(control.against_scalar, control.scalar, b))
-        with m.Switch(control.subtrahend):
-            with m.Case(Subtrahend.A):
-                m.d.comb += subtrahend.eq(a)
-            with m.Case(Subtrahend.HALF):
-                m.d.comb += subtrahend.eq(a.as_value()[1:])
-            with m.Default():
-                m.d.comb += subtrahend.eq(a.exponent)
         result = {name: register(shape, f"{name}_compared") for name, shape in _OPERANDS.items()}
         m.d.sync += [
-            result["a"].eq(a), result["other"].eq(other), result["difference"].eq(other[:31] - subtrahend),
-            result["power"].eq(_power(b)),
+            result["a"].eq(a), result["other"].eq(other), result["difference"].eq(other - a.as_value()[:31]),
+            result["power"].eq(_power(m, b, self.multipliers > 4)),
             result["term"].eq(Mux(control.term_b, Cat(b.as_value()[:31], b.sign ^ control.negate_b),
                                control.term | (control.whole & a.sign) << 31)),
-            result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar)), b_nan)),
+            result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar), quiet=True), b_nan)),
             result["a_nan"].eq(a_nan), result["b_nan"].eq(b_nan),
         ]
         return result
@@ -235,8 +223,7 @@ class Lane(wiring.Component):
         a, other = value["a"], value["other"]
         zero, equal, greater, holds, blank = (Signal(name=name) for name in (
             "zero", "equal", "greater", "holds", "blank"))
-        half = step.subtrahend == Subtrahend.HALF
-        difference, borrow = value["difference"][:31], value["difference"][31]
+        difference, borrow = value["difference"][:31], value["difference"][31] ^ other.sign
         result = register(_CHOICE, "choice")
         m.d.comb += [
             zero.eq(a.exponent == 0),
@@ -246,19 +233,25 @@ class Lane(wiring.Component):
             blank.eq(step.blank | step.choose & ~holds & ~value["nan"]),
         ]
         m.d.sync += [
-            result.nan.eq(step.seed & (value["a_nan"] | half & a.sign & ~zero) | step.scale & value["b_nan"]),
+            result.nan.eq(step.seed & (value["a_nan"] | step.half & a.sign & ~zero) | step.scale & value["b_nan"]),
             result.infinite.eq(step.seed & zero),
-            result.zero.eq(blank | step.seed & Mux(half, a.exponent.all(), borrow | ~difference[23:].any())),
-            result.sign.eq(blank | (step.subtrahend == Subtrahend.EXPONENT) | (a.sign ^ step.negate_a) & ~half),
+            result.zero.eq(blank | step.seed & Mux(step.half, a.exponent.all(), borrow | ~difference[23:].any())),
+            result.sign.eq(blank | (a.sign ^ step.negate_a) & ~step.half & ~step.exponent),
             result.no_term.eq(Mux(step.choose, holds, step.select & ~holds)),
         ]
         return result
 
 
-def _power(b):
+def _power(m, b, multiply):
     """The integer part of ``|b|``, 255 at most; a float32 moved by more is a zero or infinite anyway."""
     low = b.exponent[:3]
-    places = ~Cat(~low[0], low[1] ^ low[0], low[2] ^ low[:2].all())  # 134 - exponent
     large = b.exponent[7] & (b.exponent[3:7].any() | low.all())
-    number = Cat(b.mantissa[16:], 1) >> places
-    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), number, 0))
+    value = Cat(b.mantissa[16:], 1)
+    if multiply:
+        # For an exponent of 127 + i bit i; if it is large, that does not matter.
+        power = Cat(b.exponent[:7].all(), ((low == i) & b.exponent[7] for i in range(7)))
+        number = Signal(15)
+        m.d.comb += number.eq(value * power)
+        return Mux(large, 0xFF, number[7:])
+    places = ~Cat(~low[0], low[1] ^ low[0], low[2] ^ low[:2].all())  # 134 - exponent
+    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), value >> places, 0))
