@@ -83,7 +83,7 @@ def _order(bench, ahead):
 
 
 @proof("Fetch without a window: no more instructions ahead than have room; each leaves once, in order, with its error",
-       depth=13, reach=24)
+       depth=18, reach=24)
 def fetch_order(bench):
     _order(bench, _AHEAD)
 
@@ -95,7 +95,7 @@ def fetch_order_3(bench):
 
 
 @proof("Fetch with room for 3 instructions: a fault of the window comes behind all that was requested, and is the last",
-       depth=12)
+       depth=18)
 def fetch_fault(bench):
     with shallow(fetch, _BUFFERED=3, _BURST=2):
         unit, _, _, _, outstanding = _fetch(bench, ahead=3, exact=True, rules=False)

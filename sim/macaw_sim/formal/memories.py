@@ -60,7 +60,7 @@ def vector_arbitration(bench):
 
 @proof("the same with 8 lanes, where `d` does not share the wires of `load`", reach=2)
 def vector_arbitration_8(bench):
-    _vector_arbitration(bench, replace(_FOUR_BANKS, size=8))
+    _vector_arbitration(bench, replace(_FOUR_BANKS, size=8, bus_bytes=8))
 
 
 def _vector_arbitration(bench, config):
@@ -97,7 +97,7 @@ def vector_data(bench):
 
 @proof("the same with 8 lanes, where `d` has wires of its own", reach=6)
 def vector_data_8(bench):
-    _vector_data(bench, replace(_SMALL, size=8))
+    _vector_data(bench, replace(_SMALL, size=8, bus_bytes=8))
 
 
 def _vector_data(bench, config):

@@ -59,7 +59,7 @@ def store_ports(bench):
 
 
 @proof("StoreUnit: AWLEN + 1 beats to each address with `last` on the last one, strobes inside the window, one "
-       "response awaited for each burst", depth=16, reach=16)
+       "response awaited for each burst", depth=18, reach=16)
 def store_beats(bench):
     unit = dma_store.StoreUnit(config=SMALL)
     _, place = dma_unit(bench, unit, dma_store)
