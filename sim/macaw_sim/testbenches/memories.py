@@ -54,7 +54,7 @@ class TileModel:
     """What the ports of the tile memory carry, and tiles as arrays of bytes."""
     reads, writes = ("x", "w", "store"), ("quantize", "load")
     read_latency = 2
-    shared = {}
+    shared: dict[str, str] = {}
 
     def __init__(self, config):
         self.bank_depth, self.banks = config.tile_bank_tiles, config.tile_banks
