@@ -58,6 +58,6 @@ def test_multipliers_of_the_adder():
 
 def test_multipliers_are_what_products_leave():
     given = {name: shift_multipliers(config) for name, config in CONFIGS.items()}
-    assert given["n4"] == {"convert": 1, "lane": 5, "accumulator": 4}
+    assert given["n4"] == {"convert": 1, "lane": 4, "accumulator": 4}
     assert given["n8"] == {"convert": 1, "lane": 2, "accumulator": 4}
     assert not any(given["n16"].values()) and not any(given["n32"].values())

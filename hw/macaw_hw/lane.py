@@ -132,7 +132,7 @@ class Lane(wiring.Component):
     Parameters
     ----------
     multipliers : int
-        Multiplier blocks for shifts: those of its `FloatAdd`, and with 5 one for what ``scale`` makes of `b`.
+        Multiplier blocks for the shifts of its `FloatAdd`.
 
     Members
     -------
@@ -157,7 +157,7 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.mul = mul = FloatMul(quiet=True)
-        m.submodules.add = add = FloatAdd(multipliers=min(self.multipliers, 4))
+        m.submodules.add = add = FloatAdd(multipliers=self.multipliers)
         now = Signal(_STEPS, name="control0")
         m.d.comb += [now[name].eq(self.control[name]) for name, _ in _STEPS]
         steps = delayed(m, now, 3 + FloatMul.latency, "control")
@@ -210,7 +210,7 @@ class Lane(wiring.Component):
         result = {name: register(shape, f"{name}_compared") for name, shape in _OPERANDS.items()}
         m.d.sync += [
             result["a"].eq(a), result["other"].eq(other), result["difference"].eq(other - a.as_value()[:31]),
-            result["power"].eq(_power(m, b, self.multipliers > 4)),
+            result["power"].eq(_power(b)),
             result["term"].eq(Mux(control.term_b, Cat(b.as_value()[:31], b.sign ^ control.negate_b),
                                control.term | (control.whole & a.sign) << 31)),
             result["nan"].eq(a_nan | Mux(control.against_scalar, is_nan(Float32(control.scalar), quiet=True), b_nan)),
@@ -242,16 +242,9 @@ class Lane(wiring.Component):
         return result
 
 
-def _power(m, b, multiply):
+def _power(b):
     """The integer part of ``|b|``, 255 at most; a float32 moved by more is a zero or infinite anyway."""
     low = b.exponent[:3]
     large = b.exponent[7] & (b.exponent[3:7].any() | low.all())
-    value = Cat(b.mantissa[16:], 1)
-    if multiply:
-        # For an exponent of 127 + i bit i; if it is large, that does not matter.
-        power = Cat(b.exponent[:7].all(), ((low == i) & b.exponent[7] for i in range(7)))
-        number = Signal(15)
-        m.d.comb += number.eq(value * power)
-        return Mux(large, 0xFF, number[7:])
     places = ~Cat(~low[0], low[1] ^ low[0], low[2] ^ low[:2].all())  # 134 - exponent
-    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), value >> places, 0))
+    return Mux(large, 0xFF, Mux(b.exponent[7] | b.exponent[:7].all(), Cat(b.mantissa[16:], 1) >> places, 0))

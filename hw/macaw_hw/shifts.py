@@ -13,7 +13,7 @@ BLOCK_WIDTH = 18
 
 _DEVICE = 156
 """Blocks of the LFE5U-85F that the supported configurations are for."""
-_USES = ("convert", 1), ("lane", 2), ("accumulator", 2), ("accumulator", 2), ("lane", 2), ("lane", 1)
+_USES = ("convert", 1), ("lane", 2), ("accumulator", 2), ("accumulator", 2), ("lane", 2)
 """Shifts of a lane or a column, and their blocks; first what saves most."""
 
 
