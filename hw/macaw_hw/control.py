@@ -99,7 +99,7 @@ class Control(wiring.Component):
         asked, request = ({name: Signal(name=f"{kind}_{name}") for name in ("start", "abort")}
                           for kind in ("asked", "request"))
         m.d.sync += [request[name].eq(asked[name]) for name in request]
-        m.d.comb += [self.running.eq(state == State.RUN), self.halt.eq(state == State.DRAIN)]
+        m.d.comb += self.running.eq(state == State.RUN)
         m.d.sync += [counters.enable.eq(self.running), counters.clear.eq(self.start)]
         status = self._states(m, state, request)
         self._watch(m, plain["watchdog"])
@@ -128,6 +128,8 @@ class Control(wiring.Component):
         status = {"done": Signal(), "fault": Signal(), "aborted": Signal(), "fault_code": Signal(Fault),
                   "fault_unit": Signal(FaultUnit), "fault_instruction": Signal(INDEX_WIDTH)}
         faulted = Signal()
+        # `halt` and `clear` have registers of their own beside the state, as they reach everything.
+        m.d.sync += self.clear.eq(0)
         with m.Switch(state):
             with m.Case(State.IDLE):
                 with m.If(request["start"]):
@@ -136,16 +138,15 @@ class Control(wiring.Component):
             with m.Case(State.RUN):
                 with m.If(self.fault != Fault.NONE):
                     m.d.comb += faulted.eq(1)
-                    m.d.sync += state.eq(State.DRAIN)
+                    m.d.sync += [state.eq(State.DRAIN), self.halt.eq(1)]
                 with m.Elif(request["abort"]):
-                    m.d.sync += [status["aborted"].eq(1), state.eq(State.DRAIN)]
+                    m.d.sync += [status["aborted"].eq(1), state.eq(State.DRAIN), self.halt.eq(1)]
                 with m.Elif(self.finished):
-                    m.d.sync += [status["done"].eq(1), state.eq(State.CLEAR)]
+                    m.d.sync += [status["done"].eq(1), state.eq(State.CLEAR), self.clear.eq(1)]
             with m.Case(State.DRAIN):
                 with m.If(self.drained):
-                    m.d.sync += state.eq(State.CLEAR)
+                    m.d.sync += [state.eq(State.CLEAR), self.halt.eq(0), self.clear.eq(1)]
             with m.Case(State.CLEAR):
-                m.d.comb += self.clear.eq(1)
                 m.d.sync += state.eq(State.IDLE)
         with m.If(faulted):
             m.d.sync += [
