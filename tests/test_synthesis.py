@@ -8,14 +8,16 @@ from amaranth.back import verilog
 from macaw import cli
 from macaw.synth import flow, hierarchy, measure, paths
 from macaw_hw.board.uart import UartReceiver
-from macaw_hw.config import named_config
+from macaw_hw.config import CONFIGS, named_config
+from macaw_hw.shifts import shift_multipliers
 from macaw_hw.verilog import MODULE, generate
 from macaw_sim import tools
 
 PART = flow.DEVICES["ecp5-85k"]
 BITS = {"DP16KD": 18 << 10, "TRELLIS_DPR16X4": 16 * 4}
 # The memories of n4 that block RAM holds. All others are shallow: distributed memory.
-BLOCK_RAM = {"fetch.buffer.storage", *(f"vector_memory.bank{bank}.memory" for bank in range(4)),
+BLOCK_RAM = {"fetch.buffer.storage", "sequencer.memory", "control.counters.memory", "activation.results.storage",
+             "activation.quantizer.rows", *(f"vector_memory.bank{bank}.memory" for bank in range(2)),
              *(f"tile_memory.bank{bank}.{name}" for bank in range(2)
                for name in ("bytes0", "bytes1", "bytes2", "bytes3", "exponents"))}
 
@@ -74,7 +76,7 @@ def memories(text):
 def test_memories_become_memory(text, netlist):
     """Each has as many cells as its bits need, of the kind that is meant for it: none became flip-flops."""
     expected = memories(text)
-    assert len(expected) > 30 and expected.keys() > BLOCK_RAM
+    assert len(expected) >= 30 and expected.keys() > BLOCK_RAM
     held = dict.fromkeys(expected, 0)
     for cell, kind in netlist.items():
         if kind in BITS:
@@ -86,9 +88,11 @@ def test_memories_become_memory(text, netlist):
 
 
 def test_multipliers_become_multipliers(netlist):
-    """One for each of the 16 multiplications of the array, four for each of the four lanes' 24 x 24 bits."""
+    """One for each of the 16 products of the array, four for each of the four lanes' 24 x 24 bits, and those that shift."""
+    shifts = shift_multipliers(CONFIGS["n4"])
     found = [hierarchy.unit(cell) for cell, kind in netlist.items() if kind == "MULT18X18D"]
-    assert {name: found.count(name) for name in found} == {"array": 16, "lanes": 16}
+    assert {name: found.count(name) for name in found} == {
+        "array": 16, "lanes": 4 * (4 + shifts["lane"]), "accumulators": 4 * (shifts["accumulator"] + shifts["convert"])}
 
 
 def test_area_of_n4(netlist):
@@ -97,12 +101,12 @@ def test_area_of_n4(netlist):
     for what, cell in report["cells"].items():
         counts = [unit[what] for unit in report["units"].values()]
         assert sum(counts) == cell["used"] < cell["available"]
-    assert all(unit["LUTs"] > 100 for name, unit in report["units"].items() if name != "other")
-    assert report["units"]["other"]["LUTs"] <= 2
+    assert all(unit["LUTs"] > 40 for name, unit in report["units"].items() if name != "other")
+    assert report["units"]["other"]["LUTs"] <= 40     # whether anything makes progress
     assert report["units"]["tile memory"]["block RAM"] == 10 and report["units"]["array"]["multipliers"] == 16
     assert report["cells"]["flip-flops"]["used"] == sum(kind == "TRELLIS_FF" for kind in netlist.values())
-    assert report["luts_per_mac"] == report["cells"]["LUTs"]["used"] / 16 < 1700
-    assert "fmax_mhz" not in report and report["slow_paths"][0]["mhz"] < 100
+    assert report["luts_per_mac"] == report["cells"]["LUTs"]["used"] / 16 < 800
+    assert "fmax_mhz" not in report and all(path["mhz"] < 100 for path in report["slow_paths"])
 
 
 def test_names():
@@ -136,7 +140,7 @@ def test_slow_paths(small):
     assert 0.5 < estimated[0].delay / groups[0].delay < 2 and estimated[0].delay != groups[0].delay
     some = paths.slow_groups(delays, names, groups[1].delay)
     assert [(group.start, group.delay) for group in some] == [(group.start, group.delay) for group in groups[:2]]
-    assert 1 < some[1].endpoints <= groups[1].endpoints
+    assert 1 <= some[1].endpoints <= groups[1].endpoints > 1
 
 
 def test_command(small, macaw, tmp_path):
