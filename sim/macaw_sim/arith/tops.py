@@ -75,7 +75,7 @@ class Pipelines(StreamTop):
 class ToUint8(wiring.Component):
     """`float32_to_uint8` as a unit: the byte, and above it whether the value is not finite."""
 
-    latency = 1
+    latency = 2
 
     def __init__(self):
         super().__init__({"a": In(32), "o": Out(32)})
