@@ -88,7 +88,7 @@ def test_memories_become_memory(text, netlist):
 
 
 def test_multipliers_become_multipliers(netlist):
-    """One for each of the 16 products of the array, four for each of the four lanes' 24 x 24 bits, and those that shift."""
+    """One for each product of the array, four for each lane's product of 24 x 24 bits, and those of shifts."""
     shifts = shift_multipliers(CONFIGS["n4"])
     found = [hierarchy.unit(cell) for cell, kind in netlist.items() if kind == "MULT18X18D"]
     assert {name: found.count(name) for name in found} == {

@@ -213,7 +213,9 @@ class Streamer(wiring.Component):
                                     *(one.valid & (one.row == following) for one in recent)))
         with m.Else():
             m.d.sync += same.eq(same << 1)
-        return same.any() & ~asked.fresh
+        hazard = Signal()
+        m.d.comb += hazard.eq(same.any() & ~asked.fresh)
+        return hazard
 
     def _walk(self, m, pending, move, current, step, last_row, first_row):
         """X tile and Y row of the next row of X, whether one of them is outside of its memory, and its line: signals.
