@@ -70,7 +70,7 @@ def _no_zero(m, value):
 
 MUTATIONS = {
     "bursts of 512 beats": (dma_address, "_BEATS", 512, "splits_long_runs"),
-    "address bits": (dma_address, "ADDRESS_BITS", 16, "runs_nested_loops"),
+    "stride bits": (dma_address, "_STRIDE", 9, "runs_nested_loops"),
     "bytes lost while packing": (dma_bytes, "at_least", _too_far, "aligns_everything.*=0"),
     "bytes lost while aligning": (dma_store_path, "at_least", _too_far, "aligns_everything.*=0"),
     "sign of pixels": (dma_store_path, "float32_to_uint8", _no_sign, "converts_all_pixels"),

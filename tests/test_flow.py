@@ -41,7 +41,7 @@ def design():
 def test_from_verilog_to_a_bitstream(design):
     """Cells and frequency are reported; the second time comes from the cache."""
     seen = []
-    netlist = flow.synthesize(design, "receiver", progress=lambda title, seconds: seen.append(title))
+    netlist = flow.synthesize(design, "receiver", PART, progress=lambda title, seconds: seen.append(title))
     cells = netlist.statistics["design"]["num_cells_by_type"]
     assert 20 < cells["TRELLIS_FF"] < 40 and cells["LUT4"] > 10
     routed = flow.place_and_route(netlist, PART, frequency=100, constraints=PINS,
@@ -54,7 +54,7 @@ def test_from_verilog_to_a_bitstream(design):
     assert b"\xff\xff\xbd\xb3" in data[:200] and len(data) > 10_000      # the preamble of a bitstream
     assert set(seen) == {"Synthesis", "Place and route"}
     seen.clear()
-    again = flow.synthesize(design, "receiver", progress=lambda title, seconds: seen.append(title))
+    again = flow.synthesize(design, "receiver", PART, progress=lambda title, seconds: seen.append(title))
     assert flow.place_and_route(again, PART, frequency=100, constraints=PINS).report == routed.report
     assert not seen and again == netlist
 
@@ -62,8 +62,8 @@ def test_from_verilog_to_a_bitstream(design):
 def test_error_of_a_tool(design):
     """It names the cause and the folder of the logs; what failed is not kept."""
     for _ in range(2):
-        with pytest.raises(flow.SynthesisError, match=r"synthesis failed: .*ERROR.*other.* \(logs in .*netlist-"):
-            flow.synthesize(design, "other")
+        with pytest.raises(flow.SynthesisError, match=r"synthesis failed: .*ERROR.*other.* \(logs in .*design-"):
+            flow.synthesize(design, "other", PART)
 
 
 @pytest.mark.parametrize("module, message", [

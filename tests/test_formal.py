@@ -13,7 +13,7 @@ from macaw_sim.formal.bench import Bench, Proof
 from macaw_sim.formal.mutants import MUTANTS
 
 QUICK = ["read_arbiter", "vector_arbitration", "tile_data", "token_counters", "instruction_queue", "burst_splitter",
-         "states", "watchdog"]
+         "states", "watchdog", "block_fifo", "shifts"]
 """Two seconds each."""
 
 

@@ -33,7 +33,7 @@ FAST = {"read_latency": 5, "write_latency": 5, "stalls": 0.1}
 MUTATIONS = [
     ("macaw.sequencer.tokens", "permit__2", "1'b1", "legal"),
     ("macaw.activation.quantizer", "largest", "running", "legal"),
-    ("macaw.matrix.streamer", "x__transpose", "1'b0", "legal"),
+    ("macaw.tile_memory.bank0", "skew1", "skew0", "legal"),
     ("macaw.matrix.streamer", "hazard", "1'b0", "legal"),
     ("macaw.activation", "behind", "1'b0", "legal"),
     ("macaw.activation", "follows", "1'b1", "legal"),

@@ -139,7 +139,7 @@ def test_a_difference_keeps_lanes_apart():
 
 def test_lanes_of_the_accelerator():
     assert sorted(_merged(cached_verilog(named_config("n4")))) == [
-        "macaw.activation.lane0_lanes", "macaw.matrix.accumulator.add0_lanes",
+        "macaw.activation.lane0_lanes", "macaw.activation.quantizer.lane0_lanes", "macaw.matrix.accumulator.add0_lanes",
         "macaw.matrix.accumulator.convert0_lanes"]
 
 

@@ -30,7 +30,7 @@ def test_memory_init_is_folded(kind):
     text = _verilog(kind, named_config("n4"), "memory")
     folded = fold_memory_init(text)
     memories = folded.count("`ifndef SYNTHESIS")
-    assert memories == {"vector": 4, "tile": 2 * (4 + 1)}[kind]
+    assert memories == {"vector": 2, "tile": 2 * (4 + 1)}[kind]
     assert "] = " not in folded.replace("_index] = ", "")
     removed = sum(line.startswith("    ") and "] = " in line for line in text.splitlines())
     assert len(text.splitlines()) - len(folded.splitlines()) == removed - 2 * memories

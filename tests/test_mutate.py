@@ -97,13 +97,13 @@ def test_replay_repeats(netlist):
 
 def test_proofs(netlist, tmp_path):
     """What a FIFO's memory reads matters, the constant that is added to an address is 1 already."""
-    fifo = "macaw.sequencer.store_queue.waiting"
-    read = mutation(1, fifo, "inv", cell(netlist, fifo, "$memrd_v2", r"\DATA \r_data"), "DATA", 139)
+    fifo = "macaw.store.setups"
+    read = mutation(1, fifo, "inv", cell(netlist, fifo, "$memrd_v2", r"\DATA \r_data"), "DATA", 13)
     same = mutation(2, fifo, "const1", cell(netlist, fifo, "$add", r"\B 1'1"), "B")
     other = replace(same, number=3, mode="const0")
     found = equivalence.prove(netlist.prepared, [(read, fifo), (same, fifo), (other, fifo)], tmp_path)
     assert found == {1: "different", 2: "equivalent", 3: "different"}
-    assert equivalence.contexts(fifo) == [fifo, "macaw.sequencer.store_queue", "macaw.sequencer"]
+    assert equivalence.contexts(fifo) == [fifo, "macaw.store"]
 
 
 def test_proof_of_connections(netlist, tmp_path):
@@ -157,7 +157,7 @@ def test_report(netlist):
 
 
 def test_units():
-    assert unit_of("macaw.sequencer.load_queue.waiting") == "queues"
+    assert unit_of("macaw.sequencer.load_queue.posts") == "queues"
     assert unit_of("macaw.sequencer.tokens") == "sequencer"
     assert unit_of("macaw.activation.lane3.add") == "float32"
     with pytest.raises(ValueError, match="^module macaw.new belongs to no unit: add it to "):

@@ -7,14 +7,16 @@ import pytest
 from amaranth.back import verilog
 from macaw.synth import flow, hierarchy, measure, paths
 from macaw_hw.board.uart import UartReceiver
-from macaw_hw.config import named_config
+from macaw_hw.config import CONFIGS, named_config
+from macaw_hw.shifts import shift_multipliers
 from macaw_hw.verilog import MODULE, generate
 from macaw_sim import tools
 
 PART = flow.DEVICES["ecp5-85k"]
 BITS = {"DP16KD": 18 << 10, "TRELLIS_DPR16X4": 16 * 4}
 # The memories of n4 that block RAM holds. All others are shallow: distributed memory.
-BLOCK_RAM = {"fetch.buffer.storage", *(f"vector_memory.bank{bank}.memory" for bank in range(4)),
+BLOCK_RAM = {"fetch.buffer.storage", "sequencer.memory", "control.counters.memory", "activation.results.storage",
+             "activation.quantizer.rows", *(f"vector_memory.bank{bank}.memory" for bank in range(2)),
              *(f"tile_memory.bank{bank}.{name}" for bank in range(2)
                for name in ("bytes0", "bytes1", "bytes2", "bytes3", "exponents"))}
 
@@ -27,7 +29,7 @@ def text():
 @pytest.fixture(scope="module")
 def netlist(text):
     """The cells of n4, from the cache of the flow if it was synthesized before: a dict from name to type."""
-    design = json.loads(flow.synthesize(text, MODULE).netlist.read_text())
+    design = json.loads(flow.synthesize(text, MODULE, PART).netlist.read_text())
     return {name: cell["type"] for name, cell in design["modules"][MODULE]["cells"].items()}
 
 
@@ -62,7 +64,7 @@ def memories(text):
 def test_memories_become_memory(text, netlist):
     """Each has as many cells as its bits need, of the kind that is meant for it: none became flip-flops."""
     expected = memories(text)
-    assert len(expected) > 30 and expected.keys() > BLOCK_RAM
+    assert len(expected) >= 30 and expected.keys() > BLOCK_RAM
     held = dict.fromkeys(expected, 0)
     for cell, kind in netlist.items():
         if kind in BITS:
@@ -74,9 +76,11 @@ def test_memories_become_memory(text, netlist):
 
 
 def test_multipliers_become_multipliers(netlist):
-    """One for each of the 16 multiplications of the array, four for each of the four lanes' 24 x 24 bits."""
+    """One for each product of the array, four for each lane's product of 24 x 24 bits, and those of shifts."""
+    shifts = shift_multipliers(CONFIGS["n4"])
     found = [hierarchy.unit(cell) for cell, kind in netlist.items() if kind == "MULT18X18D"]
-    assert {name: found.count(name) for name in found} == {"array": 16, "lanes": 16}
+    assert {name: found.count(name) for name in found} == {
+        "array": 16, "lanes": 4 * (4 + shifts["lane"]), "accumulators": 4 * (shifts["accumulator"] + shifts["convert"])}
 
 
 def test_area_of_n4(netlist):
@@ -85,12 +89,12 @@ def test_area_of_n4(netlist):
     for what, cell in report["cells"].items():
         counts = [unit[what] for unit in report["units"].values()]
         assert sum(counts) == cell["used"] < cell["available"]
-    assert all(unit["LUTs"] > 100 for name, unit in report["units"].items() if name != "other")
-    assert report["units"]["other"]["LUTs"] <= 2
+    assert all(unit["LUTs"] > 40 for name, unit in report["units"].items() if name != "other")
+    assert report["units"]["other"]["LUTs"] <= 40     # whether anything makes progress
     assert report["units"]["tile memory"]["block RAM"] == 10 and report["units"]["array"]["multipliers"] == 16
     assert report["cells"]["flip-flops"]["used"] == sum(kind == "TRELLIS_FF" for kind in netlist.values())
-    assert report["luts_per_mac"] == report["cells"]["LUTs"]["used"] / 16 < 1700
-    assert "fmax_mhz" not in report and report["slow_paths"][0]["mhz"] < 100
+    assert report["luts_per_mac"] == report["cells"]["LUTs"]["used"] / 16 < 800
+    assert "fmax_mhz" not in report and all(path["mhz"] < 100 for path in report["slow_paths"])
 
 
 def test_names():
@@ -106,7 +110,7 @@ def test_names():
 
 def test_slow_paths(small):
     """The slowest is nextpnr's critical path; it starts and ends where that does."""
-    routed = flow.place_and_route(flow.synthesize(small, MODULE), PART, frequency=100)
+    routed = flow.place_and_route(flow.synthesize(small, MODULE, PART), PART, frequency=100)
     names = hierarchy.Hierarchy(small, MODULE)
     delays = paths.read_sdf(routed.delays)
     groups = paths.slow_groups(delays, names, 0)
@@ -115,7 +119,8 @@ def test_slow_paths(small):
     (critical,) = (path["path"] for path in routed.report["critical_paths"] if "async" not in path["from"] + path["to"])
     assert groups[0].start == names.register(critical[0]["from"]["cell"]) == "wait"
     assert groups[0].end == names.register(critical[-1]["to"]["cell"])
-    assert groups[0].levels == sum(step["type"] == "logic" and step["to"]["port"] != "FCO" for step in critical)
+    # Of two LUTs and the multiplexer behind them, paths of the same delay go through two cells or one.
+    assert 1 < groups[0].levels <= sum(step["type"] == "logic" and step["to"]["port"] != "FCO" for step in critical)
     pairs = {(group.start_module, group.end_module) for group in groups}
     assert pairs == {("", ""), ("synchronizer", ""), ("synchronizer", "synchronizer")}
     estimated = paths.slow_groups(delays.with_wires(1.1), names, 0)
@@ -123,7 +128,7 @@ def test_slow_paths(small):
     assert 0.5 < estimated[0].delay / groups[0].delay < 2 and estimated[0].delay != groups[0].delay
     some = paths.slow_groups(delays, names, groups[1].delay)
     assert [(group.start, group.delay) for group in some] == [(group.start, group.delay) for group in groups[:2]]
-    assert 1 < some[1].endpoints <= groups[1].endpoints
+    assert 1 <= some[1].endpoints <= groups[1].endpoints > 1
 
 
 def test_command(small, macaw, tmp_path):
@@ -152,10 +157,10 @@ def test_frequency_that_is_missed(small, macaw, folder):
 
 def test_design_that_does_not_fit(folder, macaw, monkeypatch):
     """What it needs and what there is; cells are counted all the same."""
-    products = "".join(f"wire [7:0] p{i} = a[{i}+:4] * b[{i}+:4];\n" for i in range(30))
+    products = "".join(f"wire [19:0] p{i} = a[{i}+:10] * b[{i}+:10];\n" for i in range(30))
     ports = " ^ ".join(f"p{i}" for i in range(30))
     monkeypatch.setattr(measure, "generate", lambda config: (
-        f"module {MODULE}(input [33:0] a, b, output [7:0] o);\n{products}assign o = {ports};\nendmodule\n"))
+        f"module {MODULE}(input [39:0] a, b, output [19:0] o);\n{products}assign o = {ports};\nendmodule\n"))
     code, _, error = macaw("synth", "--config", "n4", "--device", "ecp5-25k")
     assert code == 1 and error == (
         "macaw: error: the design needs 30 multipliers and ecp5-25k has 28: choose a smaller --config or a larger "

@@ -1,6 +1,6 @@
 """Top level: registers, sequencer, DMA engine, memories, MAC array, activation unit."""
 
-from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -139,7 +139,7 @@ class Accelerator(wiring.Component):
             m.d.comb += inner.eq(outer) if AxiLite().members[name].flow == Out else outer.eq(inner)
         for unit in (fetch, load, store):
             m.d.comb += [unit.window_base.eq(control.window_base), unit.window_limit.eq(control.window_limit),
-                         unit.halt.eq(control.halt)]
+                         unit.halt.eq(control.halt | sequencer.stop)]
         m.d.comb += [
             self.irq.eq(control.irq),
             fetch.start.eq(control.start),
@@ -147,7 +147,7 @@ class Accelerator(wiring.Component):
             control.drained.eq(fetch.idle & load.idle & store.idle),
             control.finished.eq(fetch.finished & sequencer.empty),
             control.fault.eq(sequencer.fault), control.fault_unit.eq(sequencer.fault_unit),
-            control.fault_index.eq(sequencer.fault_index), control.oldest_index.eq(sequencer.next_index),
+            control.fault_index.eq(sequencer.fault_index), sequencer.expired.eq(control.expired),
         ]
 
     def _observe(self, m, control, sequencer, units, ports):
@@ -160,11 +160,16 @@ class Accelerator(wiring.Component):
             events |= {f"{queue.name.lower()}_{kind}": getattr(unit.control, kind)
                        for kind in ("busy", "wait_memory", "wait_other")}
             events[f"{queue.name.lower()}_wait_token"] = sequencer.waiting[queue]
-        m.d.comb += [event.eq(events[name]) for event, name in zip(control.events, COUNTERS, strict=True)]
-        moved = Cat(read, written, self.m_axi_bvalid, sequencer.issued,
-                    *(port.valid & port.ready for port in ports),
-                    *(unit.control.done for unit in units.values()))
-        m.d.comb += control.progress.eq(moved.any())
+        # A cycle later, so that nothing long ends here.
+        m.d.sync += [control.events[name].eq(events[name]) for name in COUNTERS]
+        offers = [*ports, *(unit.control.instruction for unit in units.values())]
+        valid, ready = Signal(len(offers)), Signal(len(offers))
+        others = Signal(3 + len(units))
+        m.d.sync += [
+            valid.eq(Cat(port.valid for port in offers)), ready.eq(Cat(port.ready for port in offers)),
+            others.eq(Cat(read, written, self.m_axi_bvalid, *(unit.control.done for unit in units.values()))),
+            control.progress.eq((valid & ready).any() | others.any()),
+        ]
         if self.observe:
             self._show(m, control, sequencer, units)
 

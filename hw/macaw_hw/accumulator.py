@@ -8,6 +8,7 @@ from amaranth.utils import ceil_log2
 from .float32 import FloatAdd, IntToFloat
 from .interfaces import VectorRead, VectorWrite
 from .mac_array import sum_shape
+from .shifts import shift_multipliers
 
 __all__ = ["result_layout", "Accumulator"]
 
@@ -75,9 +76,12 @@ class Accumulator(wiring.Component):
 
         add = IntToFloat.latency
         read, write = add - 2, add + FloatAdd.latency
+        multipliers = shift_multipliers(self.config)
+        width = sum_shape(self.config.size).width
         for lane in range(self.config.size):
-            m.submodules[f"convert{lane}"] = convert = IntToFloat(width=sum_shape(self.config.size).width)
-            m.submodules[f"add{lane}"] = adder = FloatAdd()
+            m.submodules[f"convert{lane}"] = convert = IntToFloat(
+                width=width, multipliers=multipliers["convert"])
+            m.submodules[f"add{lane}"] = adder = FloatAdd(multipliers=multipliers["accumulator"])
             old = Signal(32, name=f"old{lane}", reset_less=True)
             with m.If(result[read + 1].fresh):
                 m.d.sync += old.eq(0)

@@ -2,21 +2,33 @@
 
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from . import isa
-from .interfaces import TileWrite, Unit, VectorRead, VectorWrite
+from .block_fifo import BlockFIFO
+from .interfaces import TileWrite, Unit, VectorRead, VectorWrite, lanes
 from .lane import Lane, LaneControl, LaneDecoder
 from .operands import AddressLoop, Operands, Shuffle
 from .quantizer import Quantizer
+from .shifts import shift_multipliers
 
-__all__ = ["ActivationUnit"]
+__all__ = ["ActivationUnit", "activation_latency"]
 
-_ROW = data.StructLayout({"to_vector": 1, "to_tile": 1, "end": 1, "last": 1})
-_RESULTS = 16
-"""Rows that have room between the lanes and the vector memory: one per cycle in spite of the latency."""
+_RESULTS = 32
+"""Places for rows between the lanes and the vector memory: enough for one per cycle in spite of the latency."""
+_AHEAD = 3
+"""Bits of the number of rows by which the chained instruction is known to be late."""
+
+
+def _block(config):
+    """Whether results wait in block RAM. The memories of large configurations need all of middle-sized devices."""
+    return config.size < 16
+
+
+def activation_latency(config):
+    """Cycles from an instruction to its first result: two until its row is requested, two for the operands."""
+    return 4 + Lane.latency + BlockFIFO.LATENCY[_block(config)]
 
 
 class ActivationUnit(wiring.Component):
@@ -24,18 +36,19 @@ class ActivationUnit(wiring.Component):
 
     ::
 
-        a ------------> | Lane x N | --+--> results' FIFO --> d
-        b --> Shuffle ->|          |   |
-                 ^                     +--> Quantizer ------> tile
+        a --> [held] -------------> | Lane x N | --+--> results' FIFO --> d
+        b --> [held] --> Shuffle -> |          |   |
+                ^                                  +--> Quantizer ------> tile
         Operands: which rows
 
-    Two instructions are under way at most: once all rows of one have been issued, the next is accepted. Its first
+    Two instructions are under way at most: once all rows of one have begun, the next is accepted. Its first
     row begins when the one before is done; with ``chain``, each row begins when the one before has written as
     many rows and one more, or all, to the vector memory. Results leave in the order of their rows.
 
     Operands are granted independently of each other; a row starts only if its result has a place, so that the lanes
-    never stall. Without conflicts, the first result reaches ``d`` :attr:`latency` cycles after the transfer of the
-    instruction, and each further row takes one cycle.
+    never stall. Without conflicts, the first result reaches ``d`` `activation_latency` cycles after the transfer of the
+    instruction, and each further row takes one cycle. A row that needs the result of another comes one cycle less
+    behind it.
 
     LOCAL_ADDRESS is reported when an address is outside and what was under way has been written. NON_FINITE is
     reported at the end of an instruction if an infinity or NaN was to go to a tile; no tile from that one on is
@@ -53,8 +66,6 @@ class ActivationUnit(wiring.Component):
     d : Out(VectorWrite)
     tile : Out(TileWrite)
     """
-
-    latency = 2 + Lane.latency + 2
 
     def __init__(self, *, config):
         self._config = config
@@ -87,7 +98,17 @@ class ActivationUnit(wiring.Component):
             m.d.sync += instruction.eq(control.instruction.payload)
 
         row, moving = self._compute(m, operands, instruction, quantizer)
-        free, written, rows_over = self._write_rows(m, operands, instruction, row, quantizer.row)
+        result = data.StructLayout({"data": self.d.data.shape(), "row": len(self.d.row), "last": 1})
+        m.submodules.results = results = BlockFIFO(
+            width=result.size, depth=_RESULTS, block=_block(self.config))
+        entry, first = result(results.w_data), result(results.r_data)
+        written = Signal()
+        m.d.comb += [
+            results.reserve.eq(operands.begin & instruction.to_vector), results.w_en.eq(row.to_vector),
+            entry.data.eq(quantizer.row), entry.row.eq(row.place), entry.last.eq(row.last),
+            self.d.row.eq(first.row), self.d.data.eq(first.data), self.d.valid.eq(results.r_rdy),
+            written.eq(self.d.valid & self.d.ready), results.r_en.eq(written),
+        ]
 
         # The instruction whose rows are begun is behind an older one until that is done.
         old = Signal()
@@ -100,7 +121,7 @@ class ActivationUnit(wiring.Component):
             ages.eq(young & (~old | control.done)),
         ]
         m.d.sync += [young.eq(accept | young & ~ages), old.eq(ages | old & ~control.done)]
-        rows_left, tiles_left = self._left(m, accept, ages, instruction, rows_over, quantizer.finished)
+        rows_left, tiles_left = self._left(m, accept, ages, instruction, written & first.last, quantizer.finished)
         self._write_tiles(m, ages, instruction, operands, row, quantizer)
         ahead = self._ahead(m, ages, written, operands.begin & behind)
 
@@ -111,15 +132,15 @@ class ActivationUnit(wiring.Component):
         m.d.comb += [
             finished.eq(old & ~rows_left & ~tiles_left),
             outside.eq(operands.outside & ~behind | quantizer.outside),
-            room.eq(((free != 0) | ~instruction.to_vector) & (quantizer.room | ~instruction.to_tile)),
-            follows.eq(instruction.chain & (ahead | ~rows_left)),
-            operands.allow.eq(room & ~quantizer.outside & (~behind | follows)),
+            room.eq((results.room | ~instruction.to_vector) & (quantizer.room | ~instruction.to_tile)),
+            follows.eq(instruction.chain & (ahead | written | ~rows_left)),
+            operands.allow.eq(room & ~quantizer.outside & (~behind | control.done | follows)),
             control.busy.eq(young | old),
-            control.wait_memory.eq(operands.waiting | operands.active & instruction.to_vector & (free == 0)),
+            control.wait_memory.eq(operands.waiting | operands.active & instruction.to_vector & ~results.room),
             control.wait_other.eq(operands.active & ~control.wait_memory & ~operands.allow),
         ]
         with m.If(control.fault == isa.Fault.NONE):
-            with m.If(outside & ~operands.held & ~moving & (free == _RESULTS) & quantizer.idle):
+            with m.If(outside & ~operands.held & ~moving & results.empty & quantizer.idle):
                 m.d.sync += control.fault.eq(isa.Fault.LOCAL_ADDRESS)
             with m.Elif(finished & quantizer.non_finite):
                 m.d.sync += control.fault.eq(isa.Fault.NON_FINITE)
@@ -129,62 +150,48 @@ class ActivationUnit(wiring.Component):
         """Operands through the lanes; returns which row comes out, and whether any is under way."""
         m.submodules.shuffle = shuffle = Shuffle(config=self.config)
         m.submodules.decoder = decoder = LaneDecoder()
-        # The lanes choose what to compute in the third cycle after a row is issued; the next instruction may be there.
+        # What the row that was begun belongs to, and the one that was issued: the next instruction may be there.
+        begun, issued = Signal.like(instruction), Signal.like(instruction)
+        with m.If(operands.begin):
+            m.d.sync += begun.eq(instruction)
         lane_control = Signal(LaneControl)
+        held = {port: Signal(lanes(self.config), name=f"held_{port}", reset_less=True) for port in "ab"}
         m.d.sync += [
-            decoder.op.eq(instruction.op), decoder.scalar.eq(instruction.scalar), lane_control.eq(decoder.control)]
+            issued.eq(begun), decoder.op.eq(issued.op), decoder.scalar.eq(issued.scalar),
+            lane_control.eq(decoder.control), shuffle.mask.eq(issued.shuffle)]
         m.d.comb += [
-            shuffle.i.eq(self.b.data), shuffle.mask.eq(instruction.shuffle),
+            shuffle.i.eq(held["b"]),
             self.a.row.eq(operands.a_row), self.a.valid.eq(operands.a_valid), operands.a_ready.eq(self.a.ready),
             self.b.row.eq(operands.b_row), self.b.valid.eq(operands.b_valid), operands.b_ready.eq(self.b.ready),
         ]
-        load_a = Signal()
-        load_b = Signal()
-        m.d.sync += [load_a.eq(self.a.valid & self.a.ready), load_b.eq(self.b.valid & self.b.ready)]
+        for port in "ab":
+            memory, load = getattr(self, port), Signal(name=f"load_{port}")
+            m.d.sync += load.eq(memory.valid & memory.ready)
+            with m.If(load):
+                m.d.sync += held[port].eq(memory.data)
+        multipliers = shift_multipliers(self.config)["lane"]
         for i in range(self.config.size):
-            m.submodules[f"lane{i}"] = lane = Lane()
+            m.submodules[f"lane{i}"] = lane = Lane(multipliers=multipliers)
             m.d.comb += [
                 lane.control.eq(lane_control),
-                lane.a.eq(self.a.data[i]), lane.load_a.eq(load_a),
-                lane.b.eq(shuffle.o[i]), lane.load_b.eq(load_b),
+                lane.a.eq(held["a"][i]), lane.b.eq(shuffle.o[i]),
                 quantizer.row[i].eq(lane.o),
             ]
-        rows = [Signal(_ROW, name=f"row{i}") for i in range(1 + Lane.latency)]
+        layout = data.StructLayout({"to_vector": 1, "to_tile": 1, "end": 1, "last": 1, "place": len(self.d.row)})
+        rows = [Signal(layout, name=f"row{i}") for i in range(2 + Lane.latency)]
         m.d.sync += [
-            rows[0].to_vector.eq(operands.issue & instruction.to_vector),
-            rows[0].to_tile.eq(operands.issue & instruction.to_tile),
-            rows[0].end.eq(operands.end), rows[0].last.eq(operands.last),
+            rows[0].to_vector.eq(operands.issue & begun.to_vector),
+            rows[0].to_tile.eq(operands.issue & begun.to_tile),
+            rows[0].end.eq(operands.end), rows[0].last.eq(operands.last), rows[0].place.eq(operands.d_row),
             *(after.eq(before) for before, after in zip(rows, rows[1:], strict=False)),
         ]
-        return rows[-1], Cat(row.to_vector | row.to_tile for row in rows).any()
-
-    def _write_rows(self, m, operands, instruction, row, result):
-        """Results to vector memory.
-
-        Returns for how many more rows there is room, whether one was written, and whether it was the last of an
-        instruction.
-        """
-        width = 32 * self.config.size
-        m.submodules.results = results = SyncFIFOBuffered(width=width + 1, depth=_RESULTS)
-        m.submodules.places = places = Memory(shape=len(self.d.row), depth=_RESULTS, init=[])
-        place, next_place = places.write_port(), places.read_port(domain="comb")
-        transfer = Signal()
-        free = Signal(range(_RESULTS + 1), init=_RESULTS)
-        m.d.comb += [
-            place.data.eq(operands.d_row), place.en.eq(operands.issue & instruction.to_vector),
-            results.w_data.eq(Cat(result, row.last)), results.w_en.eq(row.to_vector),
-            self.d.row.eq(next_place.data), self.d.data.eq(results.r_data[:width]), self.d.valid.eq(results.r_rdy),
-            transfer.eq(self.d.valid & self.d.ready),
-            results.r_en.eq(transfer),
-        ]
-        writing = Signal.like(place.addr)
-        reading = Signal.like(place.addr)
-        m.d.comb += [place.addr.eq(writing), next_place.addr.eq(reading)]
-        m.d.sync += [
-            writing.eq(writing + place.en), reading.eq(reading + transfer),
-            free.eq(free - (operands.begin & instruction.to_vector) + transfer),
-        ]
-        return free, transfer, transfer & results.r_data[width]
+        # Long enough ago, the latest row has come out.
+        ago = Signal(ceil_log2(len(rows) + 2), init=-1)
+        with m.If(operands.issue):
+            m.d.sync += ago.eq(0)
+        with m.Elif(~ago.all()):
+            m.d.sync += ago.eq(ago + 1)
+        return rows[-1], ~ago.all()
 
     def _left(self, m, accept, ages, instruction, rows_over, tiles_over):
         """Whether the older instruction has rows, and tiles, to write; the younger one may have written its rows."""
@@ -208,7 +215,7 @@ class ActivationUnit(wiring.Component):
 
         The count ends at its largest value. It is not needed any more when the older one has written all.
         """
-        ahead = Signal(range(_RESULTS))
+        ahead = Signal(_AHEAD)
         with m.If(ages):
             m.d.sync += ahead.eq(0)
         with m.Elif(written & ~begun & ~ahead.all()):
@@ -219,7 +226,7 @@ class ActivationUnit(wiring.Component):
 
     def _write_tiles(self, m, ages, instruction, operands, row, quantizer):
         """Results to tile memory. The tiles of the younger instruction wait until it is the older one."""
-        m.submodules.tile = loop = AddressLoop()
+        m.submodules.tile = loop = AddressLoop(bits=ceil_log2(self.config.tiles))
         inner = Signal(signed(13))
         outer = Signal(signed(13))
         open = Signal()
@@ -231,7 +238,8 @@ class ActivationUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.tile), quantizer.tile)
         m.d.comb += [
             loop.load.eq(ages), loop.start.eq(instruction.tile), loop.inner.eq(inner), loop.outer.eq(outer),
-            loop.step.eq(quantizer.next), loop.wrap.eq(quantizer.wrap), quantizer.address.eq(loop.address),
+            loop.step.eq(quantizer.next), loop.wrap.eq(quantizer.wrap),
+            quantizer.address.eq(Cat(loop.address, loop.beyond)),
             quantizer.reserve.eq(operands.begin & instruction.to_tile),
             quantizer.hold.eq(~open),
             quantizer.valid.eq(row.to_tile), quantizer.end.eq(row.end), quantizer.last.eq(row.last),

@@ -98,7 +98,7 @@ class Config:
 
 
 CONFIGS = {
-    "n4": Config(size=4, tile_bank_tiles=512),
+    "n4": Config(size=4, vector_banks=2, vector_bank_rows=1024, tile_bank_tiles=512),
     "n8": Config(size=8, tile_bank_tiles=2048),
     "n16": Config(size=16),
     "n32": Config(size=32, vector_bank_rows=1024),

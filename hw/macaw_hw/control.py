@@ -1,16 +1,21 @@
 """AXI4-Lite registers, and the state machine that starts and stops programs."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import enum, wiring
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
-from .counters import Counters
-from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault, FaultUnit
+from .counters import Counters, element
+from .isa import INDEX_WIDTH, INSTRUCTION_BYTES, Fault, FaultUnit, Queue
 from .registers import CONFIG_REGISTERS, COUNTERS, REGISTER_SPACE, REGISTERS, Access
 
-__all__ = ["AxiLite", "Control"]
+__all__ = ["EVENT_COUNTS", "AxiLite", "Control"]
 
 _OKAY, _SLVERR = 0, 2
+_LIMITS = {name: len(Queue) if name == "instructions" else 1 for name in COUNTERS}
+
+EVENT_COUNTS = data.StructLayout({name: range(limit + 1) for name, limit in _LIMITS.items()})
+"""How often each of `registers.COUNTERS` counts in a cycle: at most once, but for instructions of several units."""
 
 
 class AxiLite(wiring.Signature):
@@ -57,11 +62,12 @@ class Control(wiring.Component):
         All instructions are fetched and done.
     fault, fault_unit, fault_index : In
         Of the sequencer.
-    oldest_index : In(INDEX_WIDTH)
-        The instruction a watchdog fault names.
     progress : In(1)
         Something moved: feeds the watchdog.
-    events : In(3) for each of `registers.COUNTERS`
+    expired : Out(1)
+        Nothing moved for as long as the watchdog allows. The sequencer answers with the fault.
+    events : In(EVENT_COUNTS)
+        What `registers.COUNTERS` count in this cycle.
     """
 
     def __init__(self, *, config):
@@ -73,15 +79,14 @@ class Control(wiring.Component):
             "program_address": Out(width), "program_length": Out(INDEX_WIDTH),
             "window_base": Out(width + 1), "window_limit": Out(width + 1),
             "fault": In(Fault), "fault_unit": In(FaultUnit), "fault_index": In(INDEX_WIDTH),
-            "oldest_index": In(INDEX_WIDTH), "progress": In(1),
-            "events": In(3).array(len(COUNTERS)),
+            "progress": In(1), "expired": Out(1), "events": In(EVENT_COUNTS),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.counters = counters = Counters(count=len(COUNTERS))
-        for event, counter in zip(self.events, counters.events, strict=True):
-            m.d.comb += counter.eq(event)
+        m.submodules.counters = counters = Counters(limits=_LIMITS.values())
+        for name, counter in zip(COUNTERS, counters.events, strict=True):
+            m.d.comb += counter.eq(self.events[name])
 
         # Registers that the bus writes as plain values, and how many bits of them are kept.
         width = self._config.address_width
@@ -91,10 +96,13 @@ class Control(wiring.Component):
         m.d.comb += [getattr(self, name).eq(signal) for name, signal in plain.items() if name != "watchdog"]
 
         state = Signal(State)
-        request = {"start": Signal(), "abort": Signal()}
-        m.d.comb += [self.running.eq(state == State.RUN), self.halt.eq(state == State.DRAIN),
-                     counters.enable.eq(self.running)]
-        status = self._states(m, state, request, plain["watchdog"], counters)
+        asked, request = ({name: Signal(name=f"{kind}_{name}") for name in ("start", "abort")}
+                          for kind in ("asked", "request"))
+        m.d.sync += [request[name].eq(asked[name]) for name in request]
+        m.d.comb += self.running.eq(state == State.RUN)
+        m.d.sync += [counters.enable.eq(self.running), counters.clear.eq(self.start)]
+        status = self._states(m, state, request)
+        self._watch(m, plain["watchdog"])
 
         irq_enable, irq_status = Signal(3), Signal(3)
         ended = Cat(status["done"], status["fault"], status["aborted"])
@@ -112,108 +120,130 @@ class Control(wiring.Component):
             **{f"fault_{name}": status[f"fault_{name}"] for name in ("code", "unit", "instruction")},
         }
         self._reads(m, values, counters)
-        address, mask, data = self._writes(m, state)
-
-        def written(target, zeros=0):
-            """Replace the strobed bits of ``target`` by those of the bus; the bits in ``zeros`` stay 0."""
-            m.d.sync += target.eq((target & ~mask | data & mask) & ~Const(zeros, 32))
-
-        with m.Switch(address):
-            for name, signal in plain.items():
-                for low in range(0, REGISTERS[name].width, 32):
-                    with m.Case((REGISTERS[name].offset + low // 8) // 4):
-                        aligned = (name, low) == ("program_address", 0)
-                        written(signal[low:low + 32], INSTRUCTION_BYTES - 1 if aligned else 0)
-            with m.Case(REGISTERS["irq_enable"].offset // 4):
-                written(irq_enable)
-            with m.Case(REGISTERS["irq_status"].offset // 4):
-                m.d.comb += irq_clear.eq(data & mask)
-            with m.Case(REGISTERS["control"].offset // 4):
-                for bits in REGISTERS["control"].bits:
-                    m.d.comb += request[bits.name].eq(data[bits.low] & mask[bits.low])
+        self._writes(m, state, {**plain, "irq_enable": irq_enable}, asked, irq_clear)
         return m
 
-    def _states(self, m, state, request, watchdog, counters):
+    def _states(self, m, state, request):
         """Doorbell to end of program; how the last one ended."""
         status = {"done": Signal(), "fault": Signal(), "aborted": Signal(), "fault_code": Signal(Fault),
                   "fault_unit": Signal(FaultUnit), "fault_instruction": Signal(INDEX_WIDTH)}
-        quiet = Signal(32)
-        m.d.sync += quiet.eq(Mux(self.progress | ~self.running, 0, quiet + 1))
-
-        def stop(fault, unit, instruction):
-            m.d.sync += [status["fault"].eq(1), status["fault_code"].eq(fault), status["fault_unit"].eq(unit),
-                         status["fault_instruction"].eq(instruction), state.eq(State.DRAIN)]
-
+        faulted = Signal()
+        # `halt` and `clear` have registers of their own beside the state, as they reach everything.
+        m.d.sync += self.clear.eq(0)
         with m.Switch(state):
             with m.Case(State.IDLE):
                 with m.If(request["start"]):
-                    m.d.comb += [self.start.eq(1), counters.clear.eq(1)]
-                    m.d.sync += [state.eq(State.RUN), *(signal.eq(0) for signal in status.values())]
+                    m.d.comb += self.start.eq(1)
+                    m.d.sync += state.eq(State.RUN)
             with m.Case(State.RUN):
                 with m.If(self.fault != Fault.NONE):
-                    stop(self.fault, self.fault_unit, self.fault_index)
-                with m.Elif((watchdog != 0) & (quiet >= watchdog)):
-                    stop(Fault.WATCHDOG, FaultUnit.SEQUENCER, self.oldest_index)
+                    m.d.comb += faulted.eq(1)
+                    m.d.sync += [state.eq(State.DRAIN), self.halt.eq(1)]
                 with m.Elif(request["abort"]):
-                    m.d.sync += [status["aborted"].eq(1), state.eq(State.DRAIN)]
+                    m.d.sync += [status["aborted"].eq(1), state.eq(State.DRAIN), self.halt.eq(1)]
                 with m.Elif(self.finished):
-                    m.d.sync += [status["done"].eq(1), state.eq(State.CLEAR)]
+                    m.d.sync += [status["done"].eq(1), state.eq(State.CLEAR), self.clear.eq(1)]
             with m.Case(State.DRAIN):
                 with m.If(self.drained):
-                    m.d.sync += state.eq(State.CLEAR)
+                    m.d.sync += [state.eq(State.CLEAR), self.halt.eq(0), self.clear.eq(1)]
             with m.Case(State.CLEAR):
-                m.d.comb += self.clear.eq(1)
                 m.d.sync += state.eq(State.IDLE)
+        with m.If(faulted):
+            m.d.sync += [
+                status["fault"].eq(1), status["fault_code"].eq(self.fault),
+                status["fault_unit"].eq(self.fault_unit), status["fault_instruction"].eq(self.fault_index),
+            ]
+        with m.If(self.start):
+            m.d.sync += [signal.eq(0) for signal in status.values()]
         return status
 
+    def _watch(self, m, watchdog):
+        """Cycles without progress."""
+        quiet = Signal(32)
+        m.d.sync += quiet.eq(quiet + 1)
+        with m.If(self.progress | ~self.running):
+            m.d.sync += quiet.eq(0)
+        with m.If(~self.running):
+            m.d.sync += self.expired.eq(0)
+        with m.Elif((quiet >= watchdog) & (watchdog != 0)):
+            m.d.sync += self.expired.eq(1)
+
     def _reads(self, m, values, counters):
-        """One read at a time; the low word of a counter latches its high word."""
+        """One read at a time; the low word of a counter latches its high word. The answer comes in the second
+        cycle after the request, that of a counter when its turn comes."""
         bus = self.bus
-        high = Signal(32)
-        accept = Signal()
-        m.d.comb += [bus.arready.eq(~bus.rvalid), accept.eq(bus.arvalid & bus.arready)]
+        first = REGISTERS[next(iter(COUNTERS))].offset // 4
+        end = first + 2 * len(COUNTERS)
+        words = [0] * first
+        for name, register in REGISTERS.items():
+            if name not in COUNTERS:
+                value = values.get(name, 0)
+                value = Const(value, 32) if isinstance(value, int) else Cat(value)
+                for low in range(0, register.width, 32):
+                    words[(register.offset + low // 8) // 4] = value[low:low + 32]
+        unused = [index for index, value in enumerate(words) if isinstance(value, int)]
+        # Behind them, the low word of the counter that is read, and the high word of the latest one.
+        latched = Signal(32)
+        words += [counters.value[:32], latched]
+
+        reading, accept = Signal(), Signal()
+        word, low, known = Signal(ceil_log2(len(words))), Signal(), Signal()
+        address = bus.araddr[2:]
+        m.d.comb += [bus.arready.eq(~reading & ~bus.rvalid), accept.eq(bus.arvalid & bus.arready)]
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += bus.rvalid.eq(0)
-        first = REGISTERS[next(iter(COUNTERS))].offset // 8
-        m.d.comb += counters.select.eq(bus.araddr[3:] - first)
         with m.If(accept):
-            m.d.sync += [bus.rvalid.eq(1), bus.rresp.eq(_OKAY), bus.rdata.eq(0)]
-            with m.Switch(bus.araddr[2:]):
-                for name, register in REGISTERS.items():
-                    word = register.offset // 4
-                    if name in COUNTERS:
-                        with m.Case(word):
-                            m.d.sync += [bus.rdata.eq(counters.value[:32]), high.eq(counters.value[32:])]
-                        with m.Case(word + 1):
-                            m.d.sync += bus.rdata.eq(high)
-                        continue
-                    value = values.get(name, 0)
-                    value = Const(value, 32) if isinstance(value, int) else Cat(value)
-                    with m.Case(word):
-                        m.d.sync += bus.rdata.eq(value[:32])
-                    if register.width == 64:
-                        with m.Case(word + 1):
-                            m.d.sync += bus.rdata.eq(value[32:])
-                with m.Default():
-                    m.d.sync += bus.rresp.eq(_SLVERR)
+            m.d.sync += [
+                reading.eq(1), word.eq(Mux(address < first, address, first + address[0])),
+                counters.select.eq(address[1:] - first // 2),
+                low.eq((address >= first) & (address < end) & ~address[0]),
+                known.eq((address < end) & ~Cat(address == index for index in unused).any()),
+            ]
 
-    def _writes(self, m, state):
-        """Accept address and data together; the word written in this cycle, its bit mask, its data."""
+        m.d.comb += counters.request.eq(reading & low)
+        with m.If(reading):
+            m.d.sync += bus.rdata.eq(element(words, word))
+            with m.If(~low | counters.valid):
+                m.d.sync += [reading.eq(0), bus.rvalid.eq(1), bus.rresp.eq(Mux(known, _OKAY, _SLVERR))]
+        with m.If(counters.valid):
+            m.d.sync += latched.eq(counters.value[32:])
+
+    def _writes(self, m, state, registers, request, irq_clear):
+        """Accept address and data together; write and answer in the next cycle."""
         bus = self.bus
-        accept, allowed = Signal(), Signal()
-        m.d.comb += [accept.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
+        writing, accept, allowed = Signal(), Signal(), Signal()
+        value, strobes = Signal(32), Signal(4)
+        m.d.comb += [accept.eq(bus.awvalid & bus.wvalid & ~writing & ~bus.bvalid),
                      bus.awready.eq(accept), bus.wready.eq(accept)]
-        with m.Switch(bus.awaddr[2:]):
-            for register in REGISTERS.values():
-                if register.access == Access.READ:
-                    continue
-                for low in range(0, register.width // 8, 4):
-                    with m.Case((register.offset + low) // 4):
-                        m.d.comb += allowed.eq((state == State.IDLE) if register.locked else 1)
+        m.d.sync += writing.eq(accept)
+        with m.If(accept):
+            m.d.sync += [value.eq(bus.wdata), strobes.eq(bus.wstrb)]
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
-        with m.If(accept):
+        with m.If(writing):
             m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(Mux(allowed, _OKAY, _SLVERR))]
-        mask = Signal(32)
-        m.d.comb += mask.eq(Mux(accept & allowed, Cat(strobe.replicate(8) for strobe in bus.wstrb), 0))
-        return bus.awaddr[2:], mask, bus.wdata
+
+        for name, register in REGISTERS.items():
+            for low in range(0, register.width, 32) if register.access != Access.READ else ():
+                meant, hit = Signal(name=f"{name}{low}_meant"), Signal(name=f"{name}{low}_hit")
+                with m.If(accept):
+                    m.d.sync += meant.eq(bus.awaddr[2:] == (register.offset + low // 8) // 4)
+                m.d.comb += hit.eq(meant & ((state == State.IDLE) if register.locked else 1))
+                with m.If(hit):
+                    m.d.comb += allowed.eq(1)
+                with m.If(writing & hit):
+                    if name == "control":
+                        m.d.comb += [request[bits.name].eq(value[bits.low] & strobes[bits.low // 8])
+                                     for bits in register.bits]
+                    elif name == "irq_status":
+                        m.d.comb += irq_clear.eq(value & strobes[0].replicate(len(irq_clear)))
+                    else:
+                        _replace(m, registers[name][low:low + 32], value, strobes,
+                                 INSTRUCTION_BYTES - 1 if (name, low) == ("program_address", 0) else 0)
+
+
+def _replace(m, target, value, strobes, zeros):
+    """Replace the strobed bytes of ``target``; the bits in ``zeros`` stay 0."""
+    for low in range(0, len(target), 8):
+        with m.If(strobes[low // 8]):
+            m.d.sync += target[low:low + 8].eq((value & ~Const(zeros, 32))[low:low + 8])

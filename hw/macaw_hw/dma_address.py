@@ -1,16 +1,15 @@
 """Addresses of the DMA engine: four nested loops become runs, runs become AXI4 bursts."""
 
 from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from .counters import element
 from .isa import LOAD, LOOPS, DataFormat
 
-__all__ = ["ADDRESS_BITS", "Setup", "Run", "Burst", "RunGenerator", "BurstSplitter", "BurstGenerator"]
-
-ADDRESS_BITS = 40
-"""Addresses in instructions wrap here; those that do not fit the bus are outside of any window."""
+__all__ = ["Setup", "Run", "Burst", "RunGenerator", "BurstSplitter", "BurstGenerator"]
 
 _PAGE = 4096
 _BEATS = 256
@@ -18,9 +17,21 @@ _BEATS = 256
 Setup = data.StructLayout({"format": DataFormat, "local": unsigned(16)})
 """What the data side needs once for each instruction."""
 
-Run = data.StructLayout({"first": unsigned(ADDRESS_BITS), "final": unsigned(ADDRESS_BITS + 1),
-                         "group_end": unsigned(1), "last": unsigned(1)})
-"""Contiguous bytes ``first`` to ``final`` (inclusive); the end of a group of rows, of the instruction."""
+
+_STRIDE = 28
+"""Bits of a stride; a run is shorter than the longest one."""
+
+
+class Run(data.StructLayout):
+    """Contiguous bytes ``first`` to ``final`` (inclusive); the end of a group of rows, of the instruction.
+
+    Both have more bits than addresses, which are zero for a byte inside of the address space. Where they are not
+    in ``first``, ``final`` means nothing, nor does any run that follows.
+    """
+    def __init__(self, config):
+        width = max(config.address_width, _STRIDE) + 1
+        super().__init__({"first": unsigned(width), "final": unsigned(width),
+                          "group_end": unsigned(1), "last": unsigned(1)})
 
 
 class Burst(data.StructLayout):
@@ -47,11 +58,28 @@ class Burst(data.StructLayout):
         })
 
 
+class _State(enum.Enum, shape=3):
+    """What the generator of runs does."""
+    IDLE = 0
+    BEGIN = 1
+    """An instruction was accepted."""
+    PREPARE = 2
+    """What depends on the new run alone: its last byte, which loops end with it."""
+    OFFER = 3
+    FILL = 4
+    """The run was accepted; the next one waits until all starts are kept."""
+
+
 class RunGenerator(wiring.Component):
-    """The four nested loops: one run per cycle, without a gap between instructions.
+    """The four nested loops: a run every second cycle, and a cycle more for each loop that begins again.
 
     Each loop keeps the address its current iteration began at. A step adds the stride of the innermost
     loop that has iterations left to that loop's address, and restarts the loops inside it from there.
+
+    As a byte outside of the address space is a fault, which nothing follows, addresses need one bit more than
+    the address space or a stride: a step from an address inside of it, forward or backward, never wraps.
+
+    The first run follows its instruction after 3 cycles.
 
     Parameters
     ----------
@@ -69,7 +97,7 @@ class RunGenerator(wiring.Component):
         self._config = config
         super().__init__({
             "instruction": In(stream.Signature(LOAD.layout)), "setup": Out(stream.Signature(Setup)),
-            "o": Out(stream.Signature(Run)),
+            "o": Out(stream.Signature(Run(config))),
         })
 
     @property
@@ -78,76 +106,105 @@ class RunGenerator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields = self.instruction.payload
-        active, moving, accept, free = Signal(), Signal(), Signal(), Signal()
-        pack = Signal(2)
-        span = Signal(16 + self.config.tile_bytes.bit_length(), reset_less=True)
+        fields, width = self.instruction.payload, len(self.o.p.first)
+        state, accept, step = Signal(_State), Signal(), Signal()
+        pack = Signal(2, reset_less=True)
         loops = range(LOOPS)
         count = [Signal(12, name=f"count{i}", reset_less=True) for i in loops]
-        stride = [Signal(28, name=f"stride{i}", reset_less=True) for i in loops]
+        stride = [Signal(_STRIDE, name=f"stride{i}", reset_less=True) for i in loops]
         number = [Signal(12, name=f"number{i}", reset_less=True) for i in loops]
-        start = [Signal(ADDRESS_BITS, name=f"start{i}", reset_less=True) for i in loops]
-        once, last = Signal(LOOPS), Signal(LOOPS)
+        first = Signal(width, reset_less=True)
+        ended = Signal(LOOPS)
+        """Bit i: loop i and all loops inside it are in their last iteration."""
+
+        # Where the current iteration of each loop began. A step starts all loops from `fill` inwards anew, one after
+        # the other.
+        m.submodules.starts = starts = Memory(shape=width, depth=LOOPS, init=[])
+        write, read = starts.write_port(), starts.read_port(domain="comb")
+        filling, fill = Signal(), Signal(range(LOOPS))
+        with m.If(filling):
+            m.d.sync += [fill.eq(fill - 1), filling.eq(fill != 0)]
+        m.d.comb += [write.addr.eq(fill), write.data.eq(first), write.en.eq(filling)]
 
         m.d.comb += [
-            moving.eq(active & (~self.o.valid | self.o.ready)),
-            free.eq(~active | (moving & last.all())),
-            self.setup.valid.eq(self.instruction.valid & free),
+            self.setup.valid.eq(self.instruction.valid & (state == _State.IDLE)),
             self.setup.p.format.eq(fields.format), self.setup.p.local.eq(fields.local),
-            self.instruction.ready.eq(free & self.setup.ready),
+            self.instruction.ready.eq((state == _State.IDLE) & self.setup.ready),
             accept.eq(self.instruction.valid & self.instruction.ready),
+            self.o.valid.eq(state == _State.OFFER),
+            self.o.p.first.eq(first), self.o.p.last.eq(ended[-1]),
+            self.o.p.group_end.eq(Array([1, *ended[:-1]])[pack]),
         ]
 
-        # Bit i of `turns`: all loops inside loop i are in their last iteration.
-        turns, base, step = Signal(LOOPS), Signal(ADDRESS_BITS), Signal(28)
-        following = Signal(ADDRESS_BITS)
-        m.d.comb += [turns.eq(Cat(last[:i].all() for i in loops)),
-                     base.eq(start[-1]), step.eq(stride[-1])]
-        for i in reversed(loops[:-1]):
-            with m.If(~last[i]):
-                m.d.comb += [base.eq(start[i]), step.eq(stride[i])]
-        m.d.comb += following.eq(Mux(accept, fields.address, base + step.as_signed()))
+        # `level` is the innermost loop that has iterations left; those inside it begin again. Iterations are
+        # numbered from 1.
+        level = Signal(range(LOOPS))
+        m.d.comb += read.addr.eq(level)
+        address = Cat(fields.address[:width - 1], fields.address[width - 1:].any())
+        with m.If(accept | step):
+            m.d.sync += [
+                first.eq(Mux(accept, address, read.data + element(stride, level).as_signed())),
+                fill.eq(level | accept.replicate(2)), filling.eq(1),
+            ]
         for i in loops:
-            with m.If(accept | (moving & turns[i])):
-                m.d.sync += start[i].eq(following)
-            # Iterations are numbered from 1.
-            successor = Signal(12, name=f"successor{i}")
-            m.d.comb += successor.eq(number[i] + 1)
-            with m.If(moving & turns[i]):
-                m.d.sync += [number[i].eq(successor), last[i].eq(Mux(last[i], once[i], successor == count[i]))]
-            with m.If(accept | (moving & turns[i] & last[i])):
+            with m.If(step & (level == i)):
+                m.d.sync += number[i].eq(number[i] + 1)
+            with m.If((state == _State.BEGIN) | ((state == _State.OFFER) & ended[i])):
                 m.d.sync += number[i].eq(1)
 
-        with m.If(moving):
-            m.d.sync += [
-                self.o.p.first.eq(start[0]), self.o.p.final.eq(start[0] + span),
-                self.o.p.group_end.eq(Array([1, *(last[:i].all() for i in loops[1:])])[pack]),
-                self.o.p.last.eq(last.all()),
-                active.eq(~last.all()),
-            ]
-        with m.If(self.o.ready | moving):
-            m.d.sync += self.o.valid.eq(moving)
-        with m.If(accept):
-            m.d.sync += [active.eq(1), pack.eq(fields.pack), span.eq(self._run_bytes() - 1)]
-            for i in loops:
-                given = fields[f"count{i}"]
-                m.d.sync += [count[i].eq(given), stride[i].eq(fields[f"stride{i}"]),
-                             last[i].eq(given == 1), once[i].eq(given == 1)]
+        span = self._span(m, state == _State.BEGIN)
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                with m.If(accept):
+                    m.d.sync += [state.eq(_State.BEGIN), pack.eq(fields.pack)]
+                    for i in loops:
+                        m.d.sync += [count[i].eq(fields[f"count{i}"]), stride[i].eq(fields[f"stride{i}"])]
+            with m.Case(_State.BEGIN):
+                m.d.sync += state.eq(_State.PREPARE)
+            with m.Case(_State.PREPARE):
+                last = Cat(number[i] == count[i] for i in loops)
+                m.d.sync += [
+                    state.eq(_State.OFFER), self.o.p.final.eq(first + span),
+                    ended.eq(Cat(last[:i + 1].all() for i in loops)),
+                    level.eq(Mux(~last[0], 0, Mux(~last[1], 1, Mux(~last[2], 2, 3)))),
+                ]
+            with m.Case(_State.OFFER):
+                with m.If(self.o.ready):
+                    m.d.comb += step.eq(~filling & ~ended[-1])
+                    m.d.sync += state.eq(Mux(ended[-1], _State.IDLE, Mux(filling, _State.FILL, _State.PREPARE)))
+            with m.Case(_State.FILL):
+                m.d.comb += step.eq(~filling)
+                with m.If(~filling):
+                    m.d.sync += state.eq(_State.PREPARE)
         return m
 
-    def _run_bytes(self):
-        """Size of a run. A tile record has N * N + N bytes."""
+    def _span(self, m, begin):
+        """Distance of the last byte of a run from its first one, 2 cycles after the instruction.
+
+        ``begin`` is set in the first.
+        """
         n = exact_log2(self.config.size)
         run, format = self.instruction.p.run, self.instruction.p.format
-        tiles = (run << 2 * n) + (run << n)
-        return Mux(format == DataFormat.BFP8, tiles, Mux(format == DataFormat.FLOAT32, run << 2, run))
+        tiles, floats = format == DataFormat.BFP8, format == DataFormat.FLOAT32
+        # A tile record has N * N + N bytes: N times (N + 1).
+        more, units = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        shift = Signal(2, reset_less=True)
+        m.d.sync += [units.eq(run - 1), more.eq(Mux(tiles, run, 0)), shift.eq(Cat(tiles, floats))]
+        final = Signal(16 + n + 1)
+        m.d.comb += final.eq(units + (more << n))
+        span = Signal(16 + self.config.tile_bytes.bit_length(), reset_less=True)
+        with m.If(begin):
+            m.d.sync += span.eq(Mux(shift[0], Cat(C(-1, n), final),
+                                    Mux(shift[1], Cat(C(-1, 2), final[:16]), final[:16])))
+        return span
 
 
 class BurstSplitter(wiring.Component):
-    """Checks runs against the window and splits them into bursts, one per cycle.
+    """Checks runs against the window and splits them into bursts, one every second cycle.
 
     Bursts end at multiples of 4 KiB, or of 256 beats where that is less, so that each has at most 256 beats
-    and none crosses 4 KiB. A run with a byte outside of the window gives one entry with ``fault``.
+    and none crosses 4 KiB. A run with a byte outside of the window gives one entry with ``fault``. The first
+    burst follows its run after 2 cycles.
 
     Parameters
     ----------
@@ -164,7 +221,7 @@ class BurstSplitter(wiring.Component):
     def __init__(self, *, config):
         self._config = config
         super().__init__({
-            "i": In(stream.Signature(Run)), "o": Out(stream.Signature(Burst(config))),
+            "i": In(stream.Signature(Run(config))), "o": Out(stream.Signature(Burst(config))),
             "window_base": In(config.address_width + 1), "window_limit": In(config.address_width + 1),
         })
 
@@ -179,25 +236,30 @@ class BurstSplitter(wiring.Component):
         piece = exact_log2(min(_PAGE, _BEATS * self.config.bus_bytes))
         run, burst = self.i.p, self.o.p
 
-        final = Signal(width, reset_less=True)
-        group_end, last, whole = Signal(), Signal(), Signal()
+        # What is left of the run.
+        left, page, place, final = Signal(), Signal(width - piece), Signal(piece), Signal(width)
+        group_end, last, outside, whole, move = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            whole.eq(burst.address[piece:] == final[piece:]),
-            burst.length.eq(Mux(whole, final[beat:piece], ~C(0, piece - beat)) - burst.address[beat:piece]),
-            burst.end.eq(Mux(whole, final[:beat], ~C(0, beat))),
-            burst.group_end.eq(group_end & whole), burst.last.eq(last & whole),
-            self.i.ready.eq(~self.o.valid | (self.o.ready & (whole | burst.fault))),
+            self.i.ready.eq(~left), move.eq(left & ~self.o.valid),
+            whole.eq(outside | (page >= final[piece:])),  # never greater; a carry chain is smaller than equality
         ]
-        with m.If(self.i.ready):
+        with m.If(self.i.valid & ~left):
             m.d.sync += [
-                self.o.valid.eq(self.i.valid),
-                burst.address.eq(run.first), final.eq(run.final),
+                left.eq(1), Cat(place, page).eq(run.first), final.eq(run.final),
                 group_end.eq(run.group_end), last.eq(run.last),
-                burst.fault.eq((run.first < self.window_base) | (run.final >= self.window_limit)
-                               | run.final[width:].any()),
+                outside.eq((run.first < self.window_base) | (run.final >= self.window_limit)
+                           | Cat(run.first[width:], run.final[width:]).any()),
             ]
-        with m.Elif(self.o.ready):
-            m.d.sync += burst.address.eq(Cat(C(0, piece), burst.address[piece:] + 1))
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(move):
+            m.d.sync += [
+                left.eq(~whole), page.eq(page + 1), place.eq(0),
+                self.o.valid.eq(1), burst.address.eq(Cat(place, page)),
+                burst.length.eq(Mux(whole, final[beat:piece], ~C(0, piece - beat)) - place[beat:]),
+                burst.end.eq(Mux(whole, final[:beat], ~C(0, beat))),
+                burst.group_end.eq(group_end & whole), burst.last.eq(last & whole), burst.fault.eq(outside),
+            ]
         return m
 
 
@@ -208,7 +270,7 @@ class BurstGenerator(wiring.Component):
                             |
                             +-> setup
 
-    The first burst follows its instruction after 3 cycles.
+    The first burst follows its instruction after 5 cycles; there is one every second cycle.
 
     Parameters
     ----------

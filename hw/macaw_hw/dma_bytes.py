@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-__all__ = ["rotate", "at_least", "uint8_to_float32", "float32_to_uint8", "Beat", "Word", "BytePacker"]
+__all__ = ["rotate", "at_least", "uint8_to_float32", "float32_to_uint8", "Beat", "Word", "BytePacker", "StreamBuffer"]
 
 
 def rotate(m, value, amount, width=8):
@@ -39,26 +39,40 @@ def uint8_to_float32(m, value):
         m.d.comb += [zeros[bit].eq(~value[8 - shift:].any()),
                      shifted.eq(Mux(zeros[bit], value << shift, value))]
         value = shifted
+    # 134 less zeros is 128 and up to 6 more, or 127.
+    one = zeros.all()
+    exponent = Cat(zeros[0], ~(zeros[1] ^ zeros[0]), ~(zeros[2] ^ (zeros[1] & zeros[0])), one.replicate(4), ~one)
     # Bit 7 is now the hidden one of the significand; only zero has none.
     with m.If(value[7]):
-        m.d.comb += result.eq(Cat(C(0, 16), value[:7], (134 - zeros)[:8]))
+        m.d.comb += result.eq(Cat(C(0, 16), value[:7], exponent))
     return result
 
 
 def float32_to_uint8(m, value):
-    """The float32 ``value`` (bits) rounded half to even and clipped to 0..255, and whether it is not finite."""
+    """The float32 ``value`` (bits) rounded half to even and clipped to 0..255, and whether it is not finite.
+
+    Both are combinational signals of the cycle after.
+    """
     exponent, negative = value[23:31], value[31]
     # For 128 <= value < 256, eight bits of integer and one below; smaller values shift right by up to 8.
-    lost, kept = Signal(8, name="lost"), Signal(9, name="kept")
-    rounded, result = Signal(9, name="rounded"), Signal(8, name="uint8")
-    up = kept[0] & (kept[1] | lost.any() | value[:15].any())
-    m.d.comb += [
-        Cat(lost, kept).eq(Cat(C(0, 8), value[15:23], C(1, 1)) >> (6 - exponent[:4])[:4]),
-        rounded.eq(kept[1:] + up),
+    lost, kept, below = Signal(8, name="lost"), Signal(9, name="kept"), Signal(name="below")
+    zero, large, infinite = Signal(name="zero"), Signal(name="large"), Signal(name="infinite")
+    # Bits instead of differences: right by 134 - exponent is left by one, then right by 7 less the lowest three bits of
+    # the exponent, and by 8 below 128.
+    right = Cat(~exponent[:3], exponent[3])
+    small = ~exponent[7] & ~exponent[1:7].all()  # below 126
+    m.d.sync += [
+        Cat(lost, kept).eq(Cat(C(0, 9), value[15:23], C(1, 1)) >> right),
+        below.eq(value[:15].any()), zero.eq(negative | small),
+        large.eq(exponent[7] & (exponent[3:7].any() | exponent[:3].all())),  # above 134
+        infinite.eq(exponent.all()),
     ]
-    with m.If(~negative & (exponent >= 126)):
-        m.d.comb += result.eq(Mux((exponent > 134) | rounded[8], 255, rounded[:8]))
-    return result, exponent == 255
+    rounded, result = Signal(9, name="rounded"), Signal(8, name="uint8")
+    up = kept[0] & (kept[1] | lost.any() | below)
+    m.d.comb += rounded.eq(kept[1:] + up)
+    with m.If(~zero):
+        m.d.comb += result.eq(Mux(large | rounded[8], 255, rounded[:8]))
+    return result, infinite
 
 
 class Beat(data.StructLayout):
@@ -133,37 +147,69 @@ class BytePacker(wiring.Component):
         turned = rotate(m, beat.data, amount)
         valid, taken = Signal(), Signal()
         item = Signal(Word(self.config), reset_less=True)
-        level, total = Signal(offset, reset_less=True), Signal(offset + 1, reset_less=True)
+        total, new = Signal(offset, reset_less=True), Signal(size, reset_less=True)
+        full, gives, final, short = (Signal(reset_less=True) for _ in range(4))
         m.d.comb += self.i.ready.eq(~valid | taken)
         with m.If(self.i.ready):
             m.d.sync += valid.eq(self.i.valid)
         with m.If(self.i.ready & self.i.valid):
+            fits = ~following[offset] | (following[:offset] == 0)
             m.d.sync += [
-                item.data.eq(turned), level.eq(fill), total.eq(following),
+                item.data.eq(turned), new.eq(at_least(m, fill, size, 1)), total.eq(following),
                 item.group_end.eq(beat.group_end), item.last.eq(beat.last),
                 item.error.eq(beat.error), item.outside.eq(beat.outside),
+                full.eq(following[offset]), final.eq(beat.group_end & fits),
+                short.eq(beat.group_end & ~following[offset]),
+                gives.eq(following[offset] | beat.group_end | beat.error | beat.outside),
                 fill.eq(Mux(beat.group_end, 0, following)),
             ]
 
-        # Second stage: residue below the level, new bytes from it on.
-        residue, new = Signal(8 * size, reset_less=True), Signal(8 * size)
-        rest = Signal()  # the bytes of the item that did not fit make the group's last word
-        final, short, full = Signal(), Signal(), total[offset]
-        unused = at_least(m, total[:offset], size)
+        # Second stage: residue below the level, new bytes from it on. Where the end of a group does not fit, the
+        # rest of the item makes the last word.
+        residue = Signal(8 * size, reset_less=True)
+        unused = at_least(m, total, size, 1)
         m.d.comb += [
-            new.eq(at_least(m, level, size) | rest.replicate(8 * size)),
-            final.eq(item.group_end & (rest | ~full | (total[:offset] == 0))),
-            short.eq(final & (rest | ~full)),
-            word.data.eq(((item.data & new) | (residue & ~new)) & ~(unused & short.replicate(8 * size))),
-            word.upper.eq(~short | (total[:offset] > size // 2)),
+            word.upper.eq(~short | (total > size // 2)),
             word.group_end.eq(final), word.last.eq(final & item.last),
             word.error.eq(item.error), word.outside.eq(item.outside),
-            self.o.valid.eq(valid & (full | item.group_end | item.error | item.outside)),
-            taken.eq(valid & (~self.o.valid | (self.o.ready & (final | ~item.group_end)))),
+            self.o.valid.eq(valid & gives),
+            taken.eq(valid & (~gives | (self.o.ready & (final | ~item.group_end)))),
         ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += rest.eq(item.group_end & ~final)
-        for i in range(0, 8 * size, 8):
+        with m.If(self.o.valid & self.o.ready & item.group_end & ~final):
+            m.d.sync += [final.eq(1), short.eq(1), new.eq(-1)]
+        for i in range(size):
+            bits = slice(8 * i, 8 * i + 8)
+            m.d.comb += word.data[bits].eq(Mux(short & unused[i], 0, Mux(new[i], item.data[bits], residue[bits])))
             with m.If(taken & (full | new[i])):
-                m.d.sync += residue[i:i + 8].eq(item.data[i:i + 8])
+                m.d.sync += residue[bits].eq(item.data[bits])
+        return m
+
+
+class StreamBuffer(wiring.Component):
+    """A stream whose ``valid``, ``payload`` and ``ready`` all come from registers: two places, one cycle.
+
+    Parameters
+    ----------
+    shape : shape of the payload
+
+    Members
+    -------
+    i : In(stream)
+    o : Out(stream)
+    """
+
+    def __init__(self, *, shape):
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        i, o = self.i, self.o
+        spare, full = Signal.like(i.payload, reset_less=True), Signal()
+        m.d.comb += i.ready.eq(~full)
+        with m.If(~full):
+            m.d.sync += spare.eq(i.payload)
+        with m.If(~o.valid | o.ready):
+            m.d.sync += [o.payload.eq(Mux(full, spare, i.payload)), o.valid.eq(full | i.valid), full.eq(0)]
+        with m.Elif(i.valid):
+            m.d.sync += full.eq(1)
         return m

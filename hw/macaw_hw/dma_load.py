@@ -2,21 +2,23 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from .dma_address import BurstGenerator, Setup
-from .dma_bytes import BytePacker, Word, uint8_to_float32
+from .dma_bytes import BytePacker, StreamBuffer, Word, uint8_to_float32
 from .interfaces import AxiRead, TileWrite, Unit, VectorWrite
 from .isa import LOAD, DataFormat, Fault
+from .ring_fifo import RingFIFO
 
-__all__ = ["OUTSTANDING", "SETUPS", "RowWriter", "LoadUnit"]
+__all__ = ["APART", "OUTSTANDING", "SETUPS", "RowWriter", "LoadUnit"]
 
 OUTSTANDING = 16
 """Bursts in flight in each direction."""
 SETUPS = 4
 """Instructions whose addresses may be ahead of their data."""
+APART = {"keep": 1}
+"""Attribute of a signal that the tools must not merge with what comes later, or it would become as late."""
 
 
 class RowWriter(wiring.Component):
@@ -59,9 +61,7 @@ class RowWriter(wiring.Component):
         m = Module()
         config, word = self.config, self.i.p
         size = config.size
-        format, started = Signal(DataFormat), Signal()
-        tiles = format == DataFormat.BFP8
-        floats = format == DataFormat.FLOAT32
+        format, tiles, floats, started = Signal(DataFormat), Signal(), Signal(), Signal()
 
         # A bus of 2 N bytes brings two rows of bytes in a word.
         half = Signal()
@@ -75,24 +75,25 @@ class RowWriter(wiring.Component):
             m.d.comb += [piece.eq(Mux(half, word.data[8 * size:], word.data)),
                          whole.eq(floats | half | ~word.upper)]
 
-        # Local addresses. The counter has one bit more than the memories; beyond them it stays there.
-        tile_bits, row_bits = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
-        local = Signal(16)
+        # Local addresses, and whether they went beyond the memory.
+        depths = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
+        local, beyond = Signal(max(depths)), Signal()
         line, exponent_line = Signal(exact_log2(size)), Signal()
-        outside, complete = Signal(), Signal()
+        complete, highest = Signal(), Signal()
         m.d.comb += [
-            outside.eq(Mux(tiles, local[tile_bits:].any(), local[row_bits:].any())),
+            highest.eq(Mux(tiles, local[:depths[0]].all(), local[:depths[1]].all())),
             complete.eq(~floats | (part == parts - 1) | word.group_end),
         ]
 
-        pending, granted, step, wrong = Signal(), Signal(), Signal(), Signal()
+        pending, granted, step, wrong, able = Signal(), Signal(), Signal(), Signal(), Signal(attrs=APART)
         m.d.comb += [
             pending.eq(self.vector.valid | self.tile.valid),
             granted.eq((self.vector.valid & self.vector.ready) | (self.tile.valid & self.tile.ready)),
             self.blocked.eq(pending & ~granted),
-            wrong.eq(word.error | word.outside | (complete & outside)),
-            step.eq(self.i.valid & started & ~wrong & ~self.blocked & ~self.stop),
-            self.i.ready.eq(step & whole),
+            wrong.eq(word.error | word.outside | (complete & beyond)),
+            # The memories answer late: what else must hold is known by then.
+            able.eq(self.i.valid & started & ~wrong & ~self.stop),
+            step.eq(able & ~self.blocked), self.i.ready.eq(able & whole & ~self.blocked),
             self.active.eq(started | pending),
         ]
         # A fault waits until what came before it is written and reported.
@@ -120,13 +121,19 @@ class RowWriter(wiring.Component):
             with m.Else():
                 m.d.sync += part.eq(Mux(complete, 0, part + 1))
         with m.If(step & Mux(tiles, ~exponent_line & (line == size - 1), complete)):
-            m.d.sync += local.eq(local + 1)
+            m.d.sync += [local.eq(local + 1), beyond.eq(beyond | highest)]
         self._row(m, step, format, part, piece)
 
-        m.d.comb += self.setup.ready.eq(~started | (step & word.last & whole))
-        with m.If(self.setup.ready):
-            m.d.sync += [started.eq(self.setup.valid), format.eq(self.setup.p.format),
-                         local.eq(self.setup.p.local), exponent_line.eq(1)]
+        with m.If(step & word.last & whole):
+            m.d.sync += started.eq(0)
+        setup = self.setup.p
+        m.d.comb += self.setup.ready.eq(~started)
+        with m.If(~started):
+            m.d.sync += [
+                started.eq(self.setup.valid), format.eq(setup.format), local.eq(setup.local), exponent_line.eq(1),
+                tiles.eq(setup.format == DataFormat.BFP8), floats.eq(setup.format == DataFormat.FLOAT32),
+                beyond.eq(Mux(setup.format == DataFormat.BFP8, *(setup.local[depth:].any() for depth in depths))),
+            ]
         return m
 
     def _row(self, m, step, format, part, piece):
@@ -156,13 +163,13 @@ class LoadUnit(wiring.Component):
         instruction -> BurstGenerator -+--> AR
                             |          +--> info of each burst --+
                             |                                    v
-                            |                              R --> + -> BytePacker -> RowWriter -> vector, tile
-                            +--> setups of instructions ----------------------------^
+                            |                              R --> + -> BytePacker -> buffer -> RowWriter -> vector, tile
+                            +--> setups of instructions --------------------------------------^
 
     Addresses run ahead of data by up to 16 bursts and 4 instructions, so that consecutive loads hide the
     latency of the memory. Long runs take one beat per cycle (half of that for UINT8 and BFP8 where the
-    bus is 2 N bytes wide); short ones issue one burst per cycle. The first address follows its
-    instruction after 4 cycles, the first row its last beat after 3.
+    bus is 2 N bytes wide); short ones issue one burst every second cycle. The first address follows its
+    instruction after 6 cycles, the first row its last beat after 4.
 
     After a fault nothing more is written locally and no burst starts. Of an instruction that faults,
     rows that were complete before the faulting run (window) or beat (bus) are written, except perhaps the
@@ -204,9 +211,12 @@ class LoadUnit(wiring.Component):
         m.submodules.bursts = bursts = BurstGenerator(config=config)
         m.submodules.packer = packer = BytePacker(config=config)
         m.submodules.rows = rows = RowWriter(config=config)
-        m.submodules.setups = setups = SyncFIFO(width=Setup.size, depth=SETUPS)
+        m.submodules.setups = setups = RingFIFO(width=Setup.size, depth=SETUPS)
         wiring.connect(m, wiring.flipped(control.instruction), bursts.instruction)
-        wiring.connect(m, packer.o, rows.i)
+        # Keeps the arbitration of the local memories off the path to the bus.
+        m.submodules.buffer = buffer = StreamBuffer(shape=Word(config))
+        wiring.connect(m, packer.o, buffer.i)
+        wiring.connect(m, buffer.o, rows.i)
         wiring.connect(m, rows.vector, wiring.flipped(self.vector))
         wiring.connect(m, rows.tile, wiring.flipped(self.tile))
         stop = Signal()
@@ -215,16 +225,18 @@ class LoadUnit(wiring.Component):
             setups.w_data.eq(bursts.setup.p), setups.w_en.eq(bursts.setup.valid),
             bursts.setup.ready.eq(setups.w_rdy),
             rows.setup.p.eq(setups.r_data), rows.setup.valid.eq(setups.r_rdy), setups.r_en.eq(rows.setup.ready),
-            stop.eq(self.halt | (rows.fault != Fault.NONE)), rows.stop.eq(stop),
+            stop.eq(self.halt | (rows.fault != Fault.NONE)),
             control.done.eq(rows.done), control.fault.eq(rows.fault),
             control.busy.eq(rows.active | setups.r_rdy | control.instruction.valid),
             control.wait_memory.eq(rows.blocked),
             control.wait_other.eq(control.busy & ~rows.blocked & ~rows.i.valid),
         ]
 
+        m.d.sync += rows.stop.eq(stop)
+
         offset = exact_log2(config.bus_bytes)
         layout = data.StructLayout({"start": offset, "end": offset, "group_end": 1, "last": 1, "outside": 1})
-        m.submodules.infos = infos = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        m.submodules.infos = infos = RingFIFO(width=layout.size, depth=OUTSTANDING)
         burst, info = bursts.o.p, data.View(layout, infos.r_data)
         issue, closed = Signal(), Signal()
         m.d.comb += [

@@ -2,15 +2,16 @@
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from .dma_address import BurstGenerator, Setup
+from .dma_address import Burst, BurstGenerator, Setup
+from .dma_bytes import StreamBuffer
 from .dma_load import OUTSTANDING, SETUPS
-from .dma_store_path import ByteAligner, Cause, RowReader
+from .dma_store_path import ByteAligner, Cause, Demand, RowReader
 from .interfaces import AxiWrite, TileRead, Unit, VectorRead
 from .isa import STORE, Fault
+from .ring_fifo import RingFIFO
 
 __all__ = ["StoreUnit"]
 
@@ -27,7 +28,7 @@ class StoreUnit(wiring.Component):
     ::
 
         instruction -> BurstGenerator -+--> AW
-                            |          +--> beats --+
+                            |          +--> beats --> buffer
                             |                       v
                             +-> setups --> RowReader <- vector, tile
                                                     v
@@ -39,7 +40,7 @@ class StoreUnit(wiring.Component):
 
     A burst's address leaves when its first beat is begun; the rows for it are read at once, and up to 16
     beats wait for the bus. Up to 16 bursts wait for their response. Long runs write one beat per cycle
-    (BFP8 on a bus of 2 N bytes every second cycle, UINT8 every fourth), short ones one burst per cycle.
+    (BFP8 on a bus of 2 N bytes every second cycle, UINT8 every fourth), with a cycle between bursts.
 
     After a fault no burst starts, and those begun write nothing more. Faults are reported in order: what
     came before is written and has been acknowledged.
@@ -80,7 +81,10 @@ class StoreUnit(wiring.Component):
         m.submodules.bursts = bursts = BurstGenerator(config=config)
         m.submodules.reader = reader = RowReader(config=config)
         m.submodules.aligner = aligner = ByteAligner(config=config)
-        m.submodules.setups = setups = SyncFIFO(width=Setup.size, depth=SETUPS)
+        m.submodules.setups = setups = RingFIFO(width=Setup.size, depth=SETUPS)
+        # Keeps the arbitration of the local memories off the path to the bus.
+        m.submodules.buffer = buffer = StreamBuffer(shape=Demand(config))
+        wiring.connect(m, buffer.o, reader.i)
         wiring.connect(m, wiring.flipped(control.instruction), bursts.instruction)
         wiring.connect(m, reader.vector, wiring.flipped(self.vector))
         wiring.connect(m, reader.tile, wiring.flipped(self.tile))
@@ -91,7 +95,7 @@ class StoreUnit(wiring.Component):
             bursts.setup.ready.eq(setups.w_rdy),
             reader.setup.p.eq(setups.r_data), reader.setup.valid.eq(setups.r_rdy),
             setups.r_en.eq(reader.setup.ready),
-            stop.eq(self.halt | (control.fault != Fault.NONE)), reader.stop.eq(stop), aligner.stop.eq(stop),
+            stop.eq(self.halt | (control.fault != Fault.NONE)), aligner.stop.eq(stop),
             aligner.step.eq(reader.step), aligner.stepped.eq(reader.stepped),
             aligner.row.eq(self.vector.data), aligner.line.eq(self.tile.data),
             aligner.exponent.eq(self.tile.exponent),
@@ -100,54 +104,58 @@ class StoreUnit(wiring.Component):
             control.wait_memory.eq(reader.blocked),
             control.wait_other.eq(control.busy & ~reader.blocked & ~reader.stepped),
         ]
-        begun = self._begin(m, bursts.o, reader, stop, outstanding)
+        m.d.sync += reader.stop.eq(stop)
+        begun = self._begin(m, bursts.o, buffer.i, stop, outstanding)
         self._write(m, reader, aligner)
         ended = self._end(m, aligner)
-        m.d.sync += outstanding.eq(outstanding + begun - ended)
+        with m.If(begun ^ ended):
+            m.d.sync += outstanding.eq(outstanding + Mux(begun, 1, -1))
         return m
 
-    def _begin(self, m, burst, reader, stop, outstanding):
+    def _begin(self, m, burst, demands, stop, outstanding):
         """Addresses, and what each beat needs. Returns: a burst begins."""
-        axi, need = self.axi, reader.i.p
+        axi, need = self.axi, demands.p
         offset = exact_log2(self.config.bus_bytes)
-        beat, closed = Signal(8), Signal()
-        first, final, take, begun = Signal(), Signal(), Signal(), Signal()
-        start, end = Signal(offset), Signal(offset)
-        free = ~axi.awvalid | axi.awready
+        closed, begun, going, take = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            first.eq(beat == 0), final.eq(burst.p.fault | (beat == burst.p.length)),
-            take.eq(burst.valid & (~reader.i.valid | reader.i.ready)
-                    & (~first | (free & (outstanding != OUTSTANDING) & ~closed & ~stop))),
-            burst.ready.eq(take & final), begun.eq(take & first),
-            start.eq(Mux(first, burst.p.address, 0)), end.eq(Mux(final, burst.p.end, ~C(0, offset))),
+            begun.eq(burst.valid & ~going & (~axi.awvalid | axi.awready) & (outstanding != OUTSTANDING)
+                     & ~closed & ~stop),
+            burst.ready.eq(begun),
         ]
-        with m.If(free):
-            m.d.sync += axi.awvalid.eq(begun & ~burst.p.fault)
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
         with m.If(begun):
-            m.d.sync += [axi.awaddr[offset:].eq(burst.p.address[offset:]), axi.awlen.eq(burst.p.length),
-                         closed.eq(burst.p.fault)]
-        with m.If(reader.i.ready):
-            m.d.sync += reader.i.valid.eq(0)
+            m.d.sync += [axi.awvalid.eq(~burst.p.fault), axi.awaddr[offset:].eq(burst.p.address[offset:]),
+                         axi.awlen.eq(burst.p.length), closed.eq(burst.p.fault)]
+
+        # The burst whose beats are in turn.
+        current, first, final = Signal(Burst(self.config), reset_less=True), Signal(), Signal()
+        start, end = Signal(offset), Signal(offset)
+        m.d.comb += [
+            final.eq(current.fault | (current.length == 0)), take.eq(going & demands.ready),
+            start.eq(Mux(first, current.address, 0)), end.eq(Mux(final, current.end, ~C(0, offset))),
+            demands.valid.eq(going),
+            need.end.eq(end), need.count.eq((end - start)[:offset] + 1), need.burst_end.eq(final),
+            need.group_end.eq(final & current.group_end), need.last.eq(final & current.last),
+            need.outside.eq(current.fault),
+        ]
         with m.If(take):
-            m.d.sync += [
-                beat.eq(Mux(final, 0, beat + 1)),
-                reader.i.valid.eq(1),
-                need.end.eq(end), need.count.eq((end - start)[:offset] + 1), need.burst_end.eq(final),
-                need.group_end.eq(final & burst.p.group_end), need.last.eq(final & burst.p.last),
-                need.outside.eq(burst.p.fault),
-            ]
+            m.d.sync += [current.length.eq(current.length - 1), first.eq(0), going.eq(~final)]
+        with m.If(begun):
+            m.d.sync += [current.eq(burst.p), first.eq(1), going.eq(1)]
         return begun
 
     def _write(self, m, reader, aligner):
         """Beats wait for the bus; those in the pipeline have their place already."""
         axi = self.axi
         width = len(axi.wdata) + len(axi.wstrb) + 1
-        m.submodules.beats = beats = SyncFIFO(width=width, depth=_BEATS)
+        m.submodules.beats = beats = RingFIFO(width=width, depth=_BEATS)
         room = Signal(range(_BEATS + 1), init=_BEATS)
-        emitted = reader.stepped & reader.step.emit & (reader.step.cause != Cause.OUTSIDE)
-        m.d.sync += room.eq(room - emitted + (axi.wvalid & axi.wready))
+        reserved = reader.i.ready & ~reader.i.p.outside
+        with m.If(reserved ^ (axi.wvalid & axi.wready)):
+            m.d.sync += room.eq(room + Mux(reserved, -1, 1))
+        m.d.sync += reader.room.eq(room[1:].any())  # more than one: one may be reserved in this cycle
         m.d.comb += [
-            reader.room.eq(room != 0),
             beats.w_en.eq(aligner.o_valid),
             beats.w_data.eq(Cat(aligner.o_data, aligner.o_strobes, aligner.o_end)),
             Cat(axi.wdata, axi.wstrb, axi.wlast).eq(beats.r_data),
@@ -158,7 +166,7 @@ class StoreUnit(wiring.Component):
         """Responses meet what is known of their bursts. Returns: a burst is over."""
         axi, control = self.axi, self.control
         layout = data.StructLayout({"last": unsigned(1), "cause": Cause})
-        m.submodules.ends = ends = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        m.submodules.ends = ends = RingFIFO(width=layout.size, depth=OUTSTANDING)
         end, over = data.View(layout, ends.r_data), Signal()
         m.d.comb += [
             ends.w_en.eq(aligner.ended), ends.w_data.eq(Cat(aligner.last, aligner.cause)),

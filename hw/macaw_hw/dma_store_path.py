@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from .dma_address import Setup
 from .dma_bytes import at_least, float32_to_uint8, rotate
+from .dma_load import APART
 from .interfaces import EXPONENT, TileRead, VectorRead, lanes, mantissas
 from .isa import DataFormat
 
@@ -63,7 +64,8 @@ class Step(data.StructLayout):
             "read": unsigned(1), "tile": unsigned(1), "exponent": unsigned(1), "pixels": unsigned(1),
             "index": unsigned(ceil_log2(config.row_bytes // config.bus_bytes)),
             "complete": unsigned(1), "upper": unsigned(1), "keep": unsigned(1), "emit": unsigned(1),
-            "position": unsigned(offset), "shift": unsigned(offset), "end": unsigned(offset),
+            "position": unsigned(offset), "shift": unsigned(offset), "start": unsigned(offset),
+            "end": unsigned(offset),
             "burst_end": unsigned(1), "last": unsigned(1), "cause": Cause,
         })
 
@@ -86,7 +88,7 @@ class RowReader(wiring.Component):
     vector, tile : Out(VectorRead), Out(TileRead)
         Without their data, which go to `ByteAligner`.
     room : In(1)
-        A beat may leave.
+        A beat more may be taken from ``i``.
     stop : In(1)
         Read nothing any more; beats leave empty.
     step, stepped : Out(Step), Out(1)
@@ -110,76 +112,93 @@ class RowReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, need, step = self.config, self.i.p, self.step
+        config, need = self.config, self.i.p
         size, bus = config.size, config.bus_bytes
         offset, parts = exact_log2(bus), config.row_bytes // bus
-        format, dead = Signal(DataFormat), Signal()
-        tiles, pixels = format == DataFormat.BFP8, format == DataFormat.UINT8
+        tiles, pixels, dead = Signal(), Signal(), Signal()
 
-        # The next row, or line of a tile.
-        tile_bits, row_bits = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
-        local, index = Signal(16), Signal(range(parts))
+        # The next row, or line of a tile; whether it is beyond the memory.
+        depths = ceil_log2(config.tiles), ceil_log2(config.vector_rows)
+        local, index, beyond, highest = Signal(max(depths)), Signal(range(parts)), Signal(), Signal()
         line, exponent_line = Signal(exact_log2(size)), Signal()
-        outside = Signal()
-        m.d.comb += [
-            outside.eq(Mux(tiles, local[tile_bits:].any(), local[row_bits:].any())),
-            self.vector.row.eq(local), self.tile.tile.eq(local), self.tile.line.eq(line),
-        ]
+        m.d.comb += highest.eq(Mux(tiles, local[:depths[0]].all(), local[:depths[1]].all()))
 
         # Bytes of the group that were read but not yet written begin at `position`.
         available, position = Signal(offset), Signal(offset)
         upper, narrow = Signal(), Signal()
-        fetch, enough, wrong, turn = Signal(), Signal(), Signal(), Signal()
-        moving, emit = Signal(), Signal()
+        fetch, enough, wrong, complete = Signal(), Signal(), Signal(), Signal()
+        held, move, emit = Signal(), Signal(), Signal()
+        able, ends = Signal(attrs=APART), Signal(attrs=APART)
         if bus == size:
             m.d.comb += enough.eq(1)
         else:
             m.d.comb += [narrow.eq(tiles | pixels), enough.eq(~narrow | (available + size >= need.count))]
         m.d.comb += [
             fetch.eq((available < need.count) & ~need.outside & ~dead & ~self.stop),
-            wrong.eq(fetch & outside & (tiles | (index == 0))),
-            turn.eq(self.i.valid & self.room & (self.active | ~fetch)),
-            self.vector.valid.eq(turn & fetch & ~wrong & ~tiles & (index == 0)),
-            self.tile.valid.eq(turn & fetch & ~wrong & tiles),
-            self.blocked.eq((self.vector.valid & ~self.vector.ready) | (self.tile.valid & ~self.tile.ready)),
-            moving.eq(turn & ~self.blocked),
-            emit.eq(moving & (~fetch | wrong | (step.complete & enough))),
-            self.i.ready.eq(emit),
-            self.stepped.eq(moving),
-            step.read.eq(self.vector.valid), step.tile.eq(self.tile.valid),
-            step.exponent.eq(exponent_line), step.pixels.eq(pixels), step.index.eq(Mux(tiles, 0, index)),
-            step.complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
-            step.upper.eq(upper), step.keep.eq(Mux(narrow, available > size, available != 0)),
-            step.emit.eq(emit), step.position.eq(position),
-            step.shift.eq(need.end - (need.count - 1)[:offset] - position), step.end.eq(need.end),
-            step.burst_end.eq(need.burst_end), step.last.eq(need.last),
-            step.cause.eq(Mux(need.outside, Cause.OUTSIDE, Mux(wrong, Cause.LOCAL_ADDRESS, Cause.NONE))),
+            wrong.eq(fetch & beyond & (tiles | (index == 0))),
+            complete.eq(fetch & ~wrong & (~pixels | (index == parts - 1))),
+            # The memories answer late: what else must hold is known by then.
+            able.eq(self.i.valid & self.room & (self.active | ~fetch)),
+            ends.eq(able & (~fetch | wrong | (complete & enough))),
+            move.eq(able & ~self.blocked), emit.eq(ends & ~self.blocked), self.i.ready.eq(emit),
         ]
 
-        with m.If(moving & fetch):
-            with m.If(wrong):
-                m.d.sync += dead.eq(1)
-            with m.Elif(tiles):
+        # What was decided is held while a memory does not give the row.
+        step = self.step
+        m.d.comb += [
+            self.blocked.eq(((self.vector.valid & ~self.vector.ready) | (self.tile.valid & ~self.tile.ready))
+                            & ~self.stop),
+            self.stepped.eq(held & ~self.blocked),
+            step.read.eq(self.vector.valid), step.tile.eq(self.tile.valid),
+        ]
+        with m.If(~self.blocked):
+            m.d.sync += [held.eq(move), self.vector.valid.eq(0), self.tile.valid.eq(0)]
+        start = Signal(offset)
+        m.d.comb += start.eq(need.end - (need.count - 1)[:offset])
+        with m.If(move):
+            m.d.sync += [
+                self.vector.valid.eq(fetch & ~wrong & ~tiles & (index == 0)),
+                self.tile.valid.eq(fetch & ~wrong & tiles),
+                self.vector.row.eq(local), self.tile.tile.eq(local), self.tile.line.eq(line),
+                step.exponent.eq(exponent_line), step.pixels.eq(pixels), step.index.eq(Mux(tiles, 0, index)),
+                step.complete.eq(complete), step.upper.eq(upper),
+                step.keep.eq(Mux(narrow, available > size, available != 0)),
+                step.emit.eq(emit), step.position.eq(position),
+                step.shift.eq(start - position), step.start.eq(start), step.end.eq(need.end),
+                step.burst_end.eq(need.burst_end), step.last.eq(need.last),
+                step.cause.eq(Mux(need.outside, Cause.OUTSIDE, Mux(wrong, Cause.LOCAL_ADDRESS, Cause.NONE))),
+            ]
+
+        with m.If(self.stop | (move & wrong)):
+            m.d.sync += dead.eq(1)
+        with m.If(move & fetch & ~wrong):
+            with m.If(tiles):
                 m.d.sync += exponent_line.eq(~exponent_line & (line == size - 1))
                 with m.If(~exponent_line):
                     m.d.sync += line.eq(line + 1)
             with m.Else():
                 m.d.sync += index.eq(index + 1)
-        with m.If(moving & fetch & Mux(tiles, ~exponent_line & (line == size - 1), index == 0)):
-            m.d.sync += local.eq(local + 1)
-        with m.If(moving):
-            gained = Mux(step.complete & narrow, size, 0)  # a whole word more is the same modulo its size
+        with m.If(move & fetch & Mux(tiles, ~exponent_line & (line == size - 1), index == 0)):
+            m.d.sync += [local.eq(local + 1), beyond.eq(beyond | highest)]
+        with m.If(move):
+            gained = Mux(complete & narrow, size, 0)  # a whole word more is the same modulo its size
             m.d.sync += [available.eq(available + gained - Mux(emit, need.count, 0)),
-                         upper.eq(upper ^ (step.complete & narrow))]
+                         upper.eq(upper ^ (complete & narrow))]
         with m.If(emit):
             m.d.sync += position.eq(position + need.count)
             with m.If(need.group_end):
                 m.d.sync += [position.eq(0), available.eq(0), upper.eq(0), index.eq(0)]
+            with m.If(need.last):
+                m.d.sync += self.active.eq(0)
 
-        m.d.comb += self.setup.ready.eq(~self.active | (emit & need.last))
-        with m.If(self.setup.ready):
-            m.d.sync += [self.active.eq(self.setup.valid), format.eq(self.setup.p.format),
-                         local.eq(self.setup.p.local), exponent_line.eq(1)]
+        setup = self.setup.p
+        m.d.comb += self.setup.ready.eq(~self.active)
+        with m.If(~self.active & self.setup.valid):
+            m.d.sync += [
+                self.active.eq(1), local.eq(setup.local), exponent_line.eq(1),
+                tiles.eq(setup.format == DataFormat.BFP8), pixels.eq(setup.format == DataFormat.UINT8),
+                beyond.eq(Mux(setup.format == DataFormat.BFP8, *(setup.local[depth:].any() for depth in depths))),
+            ]
         return m
 
 
@@ -188,8 +207,8 @@ class ByteAligner(wiring.Component):
 
     ::
 
-        row -> register -> part -> pixels -> residue -> rotate -> strobes -> o
-                  0          1        2         3 (and merge)         4
+        row -> register -> part -> shift -> pixels -> residue -> rotate -> strobes -> o
+                  0          1       2        3         4 (and merge)         5
 
     Parameters
     ----------
@@ -200,7 +219,7 @@ class ByteAligner(wiring.Component):
     step, stepped : In(Step), In(1)
         From `RowReader`, in the cycle in which it reads.
     row, line, exponent : In
-        Data of the ports of the vector and the tile memory, in the cycle after.
+        Data of the ports of the vector memory, in the cycle after, and of the tile memory, one later.
     stop : In(1)
         Write nothing any more.
     o_data, o_strobes, o_end : Out
@@ -225,45 +244,40 @@ class ByteAligner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        steps = [Signal(Step(self.config), name=f"step{i}", reset_less=True) for i in range(5)]
-        valid = [Signal(name=f"stepped{i}") for i in range(5)]
+        steps = [Signal(Step(self.config), name=f"step{i}", reset_less=True) for i in range(6)]
+        valid = [Signal(name=f"stepped{i}") for i in range(6)]
         for step, before in zip(steps, [self.step, *steps], strict=False):
             m.d.sync += step.eq(before)
         for one, before in zip(valid, [self.stepped, *valid], strict=False):
             m.d.sync += one.eq(before)
 
-        new = self._convert(m, self._part(m, self._register(m, steps[0], valid[0]), steps[1]), steps[2], valid[2])
-        turned = self._align(m, new, steps[3], valid[3])
-        self._finish(m, turned, steps[4], valid[4])
+        new = self._convert(m, self._part(m, steps, valid[0]), steps[3], valid[3])
+        turned, wanted = self._align(m, new, steps[4], valid[4])
+        self._finish(m, turned, wanted, steps[5], valid[5])
         return m
 
-    def _register(self, m, step, valid):
-        """The row in use; a line of a tile lies in its lowest bytes."""
-        size = self.config.size
-        row = Signal(8 * self.config.row_bytes, reset_less=True)
-        with m.If(valid & step.read):
-            m.d.sync += row.eq(self.row)
-        line = Signal(8 * size)
-        sign = self.exponent[-1].replicate(16 - len(self.exponent))
-        m.d.comb += line.eq(Mux(step.exponent, Cat(self.exponent, sign), self.line))
-        with m.If(valid & step.tile):
-            m.d.sync += row[:8 * size].eq(line)
-        return row
-
-    def _part(self, m, row, step):
+    def _part(self, m, steps, valid):
+        """What is in turn of the row in use, which stays in a register, or the line of a tile, or its exponent."""
         width = 8 * self.config.bus_bytes
-        part = Signal(width, reset_less=True)
+        row = Signal(8 * self.config.row_bytes, reset_less=True)
+        with m.If(valid & steps[0].read):
+            m.d.sync += row.eq(self.row)
+        part, chosen, step = Signal(width, reset_less=True), Signal(width), steps[1]
         with m.Switch(step.index):
             for index in range(len(row) // width):
                 with m.Case(index):
-                    m.d.sync += part.eq(row[width * index:width * (index + 1)])
+                    m.d.comb += chosen.eq(row[width * index:width * (index + 1)])
+        extended = Cat(self.exponent, self.exponent[-1].replicate(16 - len(self.exponent)))
+        m.d.sync += part.eq(Mux(step.tile, Mux(step.exponent, extended, self.line), chosen))
         return part
 
     def _convert(self, m, part, step, valid):
-        """Bytes with a flag above each: not finite. Pixels gather from several parts."""
+        """Bytes with a flag above each: not finite. Pixels gather from several parts. Two stages."""
         size, bus = self.config.size, self.config.bus_bytes
         converted = [Cat(*float32_to_uint8(m, part[32 * i:32 * i + 32])) for i in range(bus // 4)]
-        plain = [Cat(part[8 * i:8 * i + 8], C(0, 1)) for i in range(bus)]
+        delayed = Signal.like(part, reset_less=True)
+        m.d.sync += delayed.eq(part)
+        plain = [Cat(delayed[8 * i:8 * i + 8], C(0, 1)) for i in range(bus)]
         new = Signal(9 * bus, reset_less=True)
         low = Mux(step.pixels, Cat(new[9 * bus // 4:9 * size], *converted), Cat(plain[:size]))
         with m.If(valid):
@@ -289,22 +303,24 @@ class ByteAligner(wiring.Component):
         for i in range(0, 9 * bus, 9):
             with m.If(valid & target[i]):
                 m.d.sync += residue[i:i + 9].eq(new[i:i + 9])
-        return turned
+        wanted = Signal(bus, reset_less=True)
+        m.d.sync += wanted.eq(at_least(m, step.start, bus, 1) & Cat(step.end >= i for i in range(bus)))
+        return turned, wanted
 
-    def _finish(self, m, turned, step, valid):
+    def _finish(self, m, turned, wanted, step, valid):
         bus = self.config.bus_bytes
-        wanted, bad = Signal(bus), Signal(bus)
+        bad, infinite, silent = Signal(bus), Signal(), Signal()
         found, cause = Signal(Cause), Signal(Cause)
-        start = (step.position + step.shift)[:len(step.position)]
         m.d.comb += [
-            wanted.eq(at_least(m, start, bus, 1) & Cat(step.end >= i for i in range(bus))),
             bad.eq(Cat(turned[9 * i + 8] for i in range(bus))),
             # Outside there is no burst, whatever was found before, and so no response.
             cause.eq(Mux((found != Cause.NONE) & (step.cause != Cause.OUTSIDE), found, Mux(
-                step.cause != Cause.NONE, step.cause, Mux((bad & wanted).any(), Cause.NON_FINITE, Cause.NONE)))),
+                step.cause != Cause.NONE, step.cause, Mux(infinite, Cause.NON_FINITE, Cause.NONE)))),
+            infinite.eq((bad & wanted).any()),
+            silent.eq((found != Cause.NONE) | (step.cause != Cause.NONE) | self.stop),
             self.o_valid.eq(valid & step.emit & (step.cause != Cause.OUTSIDE)),
             self.o_data.eq(Cat(turned[9 * i:9 * i + 8] for i in range(bus))),
-            self.o_strobes.eq(Mux((cause != Cause.NONE) | self.stop, 0, wanted)),
+            self.o_strobes.eq(Mux(silent | infinite, 0, wanted)),
             self.o_end.eq(step.burst_end),
             self.ended.eq(valid & step.emit & step.burst_end), self.last.eq(step.last), self.cause.eq(cause),
         ]

@@ -21,9 +21,9 @@ class Fetch(wiring.Component):
     """Stream of the instructions of a program.
 
     Instructions are 32 bytes at a multiple of 32, read in bursts of up to 4 that are aligned to their
-    own length, so that none crosses 4 KiB. At most 8 instructions are requested ahead of ``o``, all of
-    which have room: read data is accepted always, so that a stalled program cannot block the loads
-    that share the bus.
+    own length, so that none crosses 4 KiB, one every third cycle. At most 8 instructions are requested ahead of
+    ``o``, all of which have room: read data is accepted always, so that a stalled program cannot block the
+    loads that share the bus. The first burst follows ``start`` after 4 cycles.
 
     Parameters
     ----------
@@ -61,42 +61,35 @@ class Fetch(wiring.Component):
         config, axi = self.config, self.axi
         beats = INSTRUCTION_BYTES // config.bus_bytes
 
-        # Requests. A burst that leaves the window is retried instruction by instruction, so that the
-        # fault names the first instruction that is really outside.
-        # The bit above an address is set behind the last byte of the address space.
-        address = Signal(config.address_width + 1)
-        remaining = Signal(INDEX_WIDTH)
+        # Requests take 3 cycles: where the burst ends, whether that is inside the window, the burst. One that leaves
+        # the window is tried again with a single instruction, so that the fault names the first that is really
+        # outside. The bit above the address is set beyond the address space.
+        address, end = Signal(config.address_width + 1), Signal(config.address_width + 1)
+        remaining, many, few = Signal(INDEX_WIDTH), Signal(), _BURST.bit_length()
         credit = Signal(range(_BUFFERED + 1), init=_BUFFERED)
-        to_boundary = Signal(range(_BURST + 1))
-        burst = Signal(range(_BURST + 1))
-        count = Signal(range(_BURST + 1))
+        to_boundary, burst, count = (Signal(range(_BURST + 1)) for _ in range(3))
+        planned, checked, inside, enough, single, outside, request = (Signal() for _ in range(7))
         m.d.comb += [
             to_boundary.eq(_BURST - address[5:5 + _BURST.bit_length() - 1]),
-            burst.eq(Mux(remaining < to_boundary, remaining, to_boundary)),
+            many.eq(remaining[few:].any()),
+            burst.eq(Mux(single, 1, Mux(~many & (remaining[:few] < to_boundary), remaining[:few], to_boundary))),
+            request.eq(checked & inside & enough & (~axi.arvalid | axi.arready) & ~self.halt),
         ]
-
-        def inside(instructions):
-            end = address + instructions * INSTRUCTION_BYTES
-            return (address >= self.window_base) & (end <= self.window_limit) & ~address[-1]
-
-        m.d.comb += count.eq(Mux(inside(burst), burst, 1))
-        outside = Signal()
-        wanted = Signal()
-        m.d.comb += [
-            outside.eq((remaining != 0) & ~inside(1)),
-            wanted.eq((remaining != 0) & ~outside & (credit >= count) & ~self.halt),
+        m.d.sync += [
+            count.eq(burst), end.eq(address + (burst << 5)), planned.eq(many | (remaining[:few] != 0)),
+            inside.eq((address >= self.window_base) & (end <= self.window_limit) & ~address[config.address_width]),
+            enough.eq(credit >= count), checked.eq(planned),
         ]
-        requested = Signal(range(_BURST + 1))
-        with m.If(~axi.arvalid | axi.arready):
-            m.d.sync += axi.arvalid.eq(wanted)
-            with m.If(wanted):
-                m.d.comb += requested.eq(count)
-                m.d.sync += [
-                    axi.araddr.eq(address[:-1]),
-                    axi.arlen.eq(count * beats - 1),
-                    address.eq(address + count * INSTRUCTION_BYTES),
-                    remaining.eq(remaining - count),
-                ]
+        with m.If(axi.arready):
+            m.d.sync += axi.arvalid.eq(0)
+        with m.If(request):
+            m.d.sync += [
+                axi.arvalid.eq(1), axi.araddr.eq(address), axi.arlen.eq(count * beats - 1),
+                address.eq(end), remaining.eq(remaining - count), planned.eq(0), checked.eq(0), single.eq(0),
+            ]
+        with m.Elif(checked & ~inside & ~single):
+            m.d.sync += [single.eq(1), planned.eq(0), checked.eq(0)]
+        m.d.comb += outside.eq(checked & ~inside & single)
 
         outstanding = Signal(range(_BUFFERED + 1))
         m.d.sync += outstanding.eq(outstanding + (axi.arvalid & axi.arready)
@@ -111,18 +104,17 @@ class Fetch(wiring.Component):
         error, full = Signal(), Signal()
         beat = Signal(range(beats)) if beats > 1 else Signal(1)
         taken = Signal()
-        m.d.comb += taken.eq(full & self.o.ready & self.o.valid)
+        m.d.comb += [taken.eq(full & self.o.ready), buffer.r_en.eq(~full)]
         with m.If(taken):
             m.d.sync += full.eq(0)
-        with m.If(buffer.r_rdy & (~full | taken)):
-            m.d.comb += buffer.r_en.eq(1)
+        with m.If(buffer.r_rdy & ~full):
             m.d.sync += [
                 word.eq(Cat(word, buffer.r_data[:bits])[bits:]),
                 error.eq(buffer.r_data[bits] | (error & (beat != 0))),
                 beat.eq(Mux(beat == beats - 1, 0, beat + 1)),
                 full.eq(beat == beats - 1),
             ]
-        m.d.sync += credit.eq(credit - requested + taken)
+        m.d.sync += credit.eq(credit - Mux(request, count, 0) + taken)
 
         empty = Signal()
         m.d.comb += [
@@ -130,8 +122,8 @@ class Fetch(wiring.Component):
             self.o.valid.eq(full | (outside & empty)),
             self.o.p.bits.eq(word),
             self.o.p.fault.eq(Mux(full, Mux(error, Fault.BUS_READ, Fault.NONE), Fault.WINDOW)),
-            self.finished.eq((remaining == 0) & empty),
+            self.finished.eq(~many & (remaining[:few] == 0) & empty),
         ]
         with m.If(self.start):
-            m.d.sync += [address.eq(self.address), remaining.eq(self.length)]
+            m.d.sync += [address.eq(self.address), remaining.eq(self.length), planned.eq(0), checked.eq(0)]
         return m

@@ -4,12 +4,14 @@ Numbers are IEEE 754 binary32, rounded to nearest, ties to even. A subnormal ope
 zero of its sign, overflow gives infinity, and every NaN is :data:`NAN`.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "negated", "ordered",
-           "FloatAdd", "FloatMul", "IntToFloat"]
+from .shifts import BLOCK_WIDTH, leading, product_parts, skip_bits, skip_bytes
+
+__all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "is_nan",
+           "register", "delayed", "FloatAdd", "FloatMul", "IntToFloat"]
 
 NAN = 0x7FC00000
 INFINITY = 0x7F800000
@@ -24,36 +26,26 @@ Float32 = data.StructLayout({"mantissa": 23, "exponent": 8, "sign": 1})
 def normalised(bits):
     """``bits`` with subnormals replaced by the zero of their sign, and NaN by :data:`NAN`."""
     f = Float32(bits)
-    return Mux(_is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
+    return Mux(is_nan(f), NAN, Mux(f.exponent == 0, f.sign << 31, bits))
 
 
-def negated(bits):
-    """Minus ``bits``. The sign of a NaN flips too; arithmetic does not care."""
-    return Cat(bits[:31], ~bits[31])
+def is_nan(f, quiet=False):
+    """Whether the `Float32` is a NaN; with ``quiet``, one that is not signalling."""
+    return f.exponent.all() & (f.mantissa[-1] if quiet else f.mantissa.any())
 
 
-def ordered(bits):
-    """An unsigned 32-bit number that orders as normalised ``bits`` do; both zeros are equal.
-
-    NaN has no place in the order and must be excluded by the caller.
-    """
-    return Mux(bits[31] & bits[23:31].any(), ~bits, bits | 1 << 31)
+def register(shape, name):
+    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
+    return Signal(shape, name=name, reset_less=True)
 
 
-def _shift_out_zeros(m, value, steps):
-    """Shifts ``value`` left by each of ``steps`` whose bits at the top are all zero.
-
-    Returns the shifted value and the sum of the steps taken. ``steps`` are falling powers of two.
-    """
-    width, taken = len(value), []
-    for step in steps:
-        skip = Signal(name=f"skip{step}")
-        shifted = Signal(width, name=f"shifted{step}")
-        m.d.comb += [skip.eq(~value[width - step:].any()),
-                     shifted.eq(Mux(skip, Cat(Const(0, step), value[:-step]), value))]
-        value = shifted
-        taken.insert(0, skip)
-    return value, Cat(*taken) << (steps[-1].bit_length() - 1)
+def delayed(m, value, cycles, name):
+    """``value`` now, one cycle later, and so on."""
+    values = [value]
+    for i in range(cycles):
+        values.append(register(value.shape(), f"{name}_{i + 1}"))
+        m.d.sync += values[i + 1].eq(values[i])
+    return values
 
 
 class FloatAdd(wiring.Component):
@@ -61,87 +53,144 @@ class FloatAdd(wiring.Component):
 
     ::
 
-        a, b -> | larger first | align | add, normalise | normalise, round | -> o
+        a, b -> | compare | larger first | align | add | normalise (3) | round | pack | -> o
 
-    Operands need not be normalised. Both normalisation steps are one leading-zero count in log steps,
-    cut in two by a register.
+    Operands need not be normalised. With ``integer``, and `b` 2^23 with the sign of `a`, ``o`` is `a` rounded to
+    the nearest integer, ties to even: `b` then only says where the integers end.
+
+    Parameters
+    ----------
+    multipliers : int
+        Multiplier blocks for the shifts: 0, 2 (normalisation) or 4 (alignment, too). They change no result.
 
     Members
     -------
     a, b : In(32)
         Bits of the operands.
+    integer : In(1)
     o : Out(32)
         Bits of the sum.
+
+    Raises
+    ------
+    ValueError
+        For another number of multipliers.
     """
 
-    latency = 4
+    latency = 9
 
-    a: In(32)
-    b: In(32)
-    o: Out(32)
+    def __init__(self, *, multipliers=0):
+        if multipliers not in (0, 2, 4):
+            raise ValueError(f"multipliers must be one of 0, 2, 4, not {multipliers!r}")
+        self._multipliers = multipliers
+        super().__init__({"a": In(32), "b": In(32), "integer": In(1), "o": Out(32)})
+
+    @property
+    def multipliers(self):
+        return self._multipliers
 
     def elaborate(self, platform):
         m = Module()
+        first, second = register(Float32, "first"), register(Float32, "second")
+        swap = register(1, "swap")
+        m.d.sync += [first.eq(self.a), second.eq(self.b), swap.eq(self.a[:31] < self.b[:31])]
 
-        large = Signal(Float32)
-        small = Signal(Float32)
-        difference = Signal(8)
-        swap = Signal()
+        large, small = Signal(Float32), Signal(Float32)
+        difference, apart = Signal(8), Signal(8)
+        augend = register(24, "augend")
+        addend = register(23, "addend")
+        exponent = register(8, "exponent")
+        distance = register(5, "distance")
+        opposite = register(1, "opposite")
+        dropped = register(1, "dropped")
+        sign = register(1, "sign")
+        integer = delayed(m, self.integer, 3, "integer")
         m.d.comb += [
-            swap.eq(self.a[:31] < self.b[:31]),
-            large.as_value().eq(Mux(swap, self.b, self.a)),
-            small.as_value().eq(Mux(swap, self.a, self.b)),
-            difference.eq(large.exponent - small.exponent),
+            large.as_value().eq(Mux(swap, second, first)),
+            small.as_value().eq(Mux(swap, first, second)),
+            # A negative difference lacks one, so that its complement is the opposite.
+            difference.eq((Cat(0, first.exponent) - Cat(swap, second.exponent))[1:]),
+            apart.eq(difference ^ swap.replicate(8)),
         ]
-        subtract = _register(3, "subtract")
-        sign = _register(3, "sign")
-        infinite = _register(3, "infinite")
-        nan = _register(3, "nan")
-        exponent = [_register(8, f"exponent{i}") for i in range(2)]
-        augend = [_register(24, f"augend{i}") for i in range(2)]
-        addend = _register(24, "addend")
-        distance = _register(5, "distance")
         m.d.sync += [
-            augend[0].eq(_significand(large)),
-            addend.eq(_significand(small)),
-            distance.eq(Mux(difference[5:].any(), 31, difference[:5])),
-            exponent[0].eq(large.exponent),
-            subtract.eq(Cat(large.sign ^ small.sign, subtract)),
-            infinite.eq(Cat(large.exponent == 0xFF, infinite)),
-            nan.eq(Cat((large.exponent == 0xFF) & (large.mantissa.any()  # a NaN is larger than anything else
-                        | (small.exponent == 0xFF) & (large.sign ^ small.sign)), nan)),
+            augend.eq(Cat(large.mantissa, ~(integer[1] & swap))),
+            addend.eq(small.mantissa),
+            exponent.eq(large.exponent),
+            distance.eq(Mux(apart[5:].any(), 31, apart[:5])),
+            opposite.eq(large.sign ^ small.sign),
+            dropped.eq((first.exponent == 0) | (second.exponent == 0) | integer[1] & ~swap),
+            sign.eq(Mux(large.exponent == 0, large.sign & small.sign, large.sign)),
         ]
 
-        value, lost = addend << 3, 0
-        for i in reversed(range(5)):
-            lost = lost | distance[i] & value[:1 << i].any()
-            shifted = Signal(27, name=f"right{1 << i}")
-            m.d.comb += shifted.eq(Mux(distance[i], value >> (1 << i), value))
-            value = shifted
-        kept = Signal(28)
-        aligned = _register(28, "aligned")
-        m.d.comb += kept.eq(value | lost)
+        aligned, lost = self._aligned(m, addend, distance, dropped)
+        subtract = register(1, "subtract")
+        infinite, nan = register(1, "infinite"), register(1, "nan")
         m.d.sync += [
-            # Subtraction adds the complement; the carry comes from one more bit below, in `total`.
-            aligned.eq(Mux(subtract[0], ~kept, kept)),
-            augend[1].eq(augend[0]),
-            exponent[1].eq(exponent[0]),
+            subtract.eq(opposite & ~dropped),
+            infinite.eq(exponent.all()),
+            # A NaN is larger than anything else.
+            nan.eq(exponent.all() & (augend[:23].any() | (distance == 0) & opposite)),
         ]
 
-        total = Signal(29)
-        m.d.comb += total.eq(Cat(subtract[1], augend[1] << 3) + Cat(subtract[1], aligned))
-        coarse, skipped = _shift_out_zeros(m, total[1:], (16, 8))
-        partial = _register(28, "partial")
-        reached = _register(signed(10), "reached")
-        m.d.sync += [
-            partial.eq(coarse),
-            reached.eq(exponent[1] + 1 - skipped),
-            sign.eq(Cat(large.sign, sign[0], sign[1] & ~(subtract[1] & ~total[1:].any()))),
+        kept = Signal(26)  # two bits of fraction; of what is below counts only whether there is any
+        borrow, up = Signal(), Signal()
+        upper = delayed(m, augend, 1, "augend")[-1]
+        total = register(28, "total")
+        m.d.comb += [
+            kept.eq(Cat(Mux(integer[3], 0, aligned[:2]), aligned[2:])),
+            up.eq(integer[3] & aligned[1] & (lost | aligned[0] | aligned[2])),
+            borrow.eq(subtract & ~lost),
         ]
+        # Subtraction adds the complement; the carry comes from one more bit below.
+        addition = Cat(kept, 0) ^ subtract.replicate(27)
+        m.d.sync += total.eq(Cat(lost & ~integer[3], (
+            Cat(borrow, Const(0, 2), upper[0] | up, upper[1:]) + Cat(borrow, addition))[1:]))
 
-        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        _packed(m, self.o, sign[2], reached - skipped, fine, nan=nan[2], infinite=infinite[2])
+        partial = register(28, "partial")
+        bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
+        shifted, skip = skip_bytes(m, total)
+        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip)]
+        value, rest, skip = _skip_bits(m, partial, self.multipliers > 0)
+        m.d.sync += skipped.eq(Cat(skip, delayed(m, bytes_skipped, 1, "bytes_skipped")[-1]))
+
+        top = (value | rest)[27]
+        subtract = delayed(m, subtract, 4, "subtract")[-1]
+        _packed(m, self.o, value=value[3:27], rest=rest[3:27], sticky=value[:3].any(),
+                exponent=delayed(m, exponent, 5, "exponent")[-1], adjustment=_one_minus(skipped), width=10,
+                sign=delayed(m, sign, 5, "sign")[-1] & (top | ~subtract), zero=~top,
+                infinite=delayed(m, infinite, 4, "infinite")[-1], nan=delayed(m, nan, 4, "nan")[-1])
         return m
+
+    def _aligned(self, m, addend, distance, dropped):
+        """The significand over two bits of fraction, ``distance`` lower, and whether any bit is below; a cycle later.
+
+        Both are zero if ``dropped``.
+        """
+        value = Cat(Const(0, 2), addend, 1)
+        coarse = Signal(26)
+        lower = register(1, "lower")
+        m.d.comb += coarse.eq(Mux(distance[4], Mux(distance[3], value >> 24, value >> 16),
+                                  Mux(distance[3], value >> 8, value)))
+        lost = (distance[3:].any() & value[:8].any() | distance[4] & value[8:16].any()
+                | distance[3:].all() & value[16:24].any())
+        if self.multipliers == 4:
+            m.d.sync += lower.eq(~dropped & lost)
+            power = Cat(distance[:3] == 7 - i for i in range(8))
+            joined = 0
+            for offset, product in product_parts(coarse, power):
+                part = register(product.shape(), f"aligned{offset}")
+                m.d.sync += part.eq(Mux(dropped, 0, product))
+                joined |= part << offset
+            return joined[7:33], lower | joined[:7].any()
+
+        shifted = Signal(26)
+        middle, last = register(26, "middle"), register(1, "last")
+        m.d.comb += shifted.eq(Mux(distance[2], Mux(distance[1], coarse >> 6, coarse >> 4),
+                                   Mux(distance[1], coarse >> 2, coarse)))
+        lost |= (distance[1:3].any() & coarse[:2].any() | distance[2] & coarse[2:4].any()
+                 | distance[1:3].all() & coarse[4:6].any())
+        m.d.sync += [middle.eq(Mux(dropped, 0, shifted)), lower.eq(~dropped & lost), last.eq(distance[0])]
+        return Mux(last, middle >> 1, middle), lower | last & middle[0]
 
 
 class FloatMul(wiring.Component):
@@ -149,73 +198,92 @@ class FloatMul(wiring.Component):
 
     ::
 
-        a, b -> | two 24 x 12 products | add, normalise | round | -> o
+        a, b -> | four 12 x 12 products | add | normalise, round | pack | -> o
 
-    Operands need not be normalised.
+    Operands need not be normalised. With ``scale``, `b` is no float but a power of two: ``o`` is `a` times two to the
+    power of the exponent field of `b`, or of its negative if `b` has its sign set; the mantissa of `b` must be zero.
+    Then what is below 2^-126 is a zero.
+
+    Parameters
+    ----------
+    quiet : bool
+        No operand is a signalling NaN, with the highest bit of its mantissa zero: saves logic.
 
     Members
     -------
     a, b : In(32)
         Bits of the operands.
+    scale : In(1)
     o : Out(32)
         Bits of the product.
     """
 
-    latency = 3
+    latency = 4
 
-    a: In(32)
-    b: In(32)
-    o: Out(32)
+    def __init__(self, *, quiet=False):
+        self._quiet = quiet
+        super().__init__({"a": In(32), "b": In(32), "scale": In(1), "o": Out(32)})
+
+    @property
+    def quiet(self):
+        return self._quiet
 
     def elaborate(self, platform):
         m = Module()
         a, b = Float32(self.a), Float32(self.b)
-
-        low = _register(36, "low")
-        high = _register(36, "high")
-        exponent = _register(9, "exponent")
-        sign = _register(2, "sign")
-        infinite = _register(2, "infinite")
-        nan = _register(2, "nan")
-        zero = (a.exponent == 0) | (b.exponent == 0)
-        special = (a.exponent == 0xFF) | (b.exponent == 0xFF)
+        factors = [(Cat(f.mantissa, 1)[:12], Cat(f.mantissa, 1)[12:]) for f in (a, b)]
+        partial = [[register(24, f"partial{i}{j}") for j in range(2)] for i in range(2)]
+        exponent = register(signed(10), "exponent")
+        down = self.scale & b.sign
+        zero = (a.exponent == 0) | ~self.scale & (b.exponent == 0)
+        special = a.exponent.all() | ~self.scale & b.exponent.all()
         m.d.sync += [
-            low.eq(_significand(a) * _significand(b)[:12]),
-            high.eq(_significand(a) * _significand(b)[12:]),
-            exponent.eq(a.exponent + b.exponent),
-            sign.eq(Cat(a.sign ^ b.sign, sign)),
-            infinite.eq(Cat(special, infinite)),
-            nan.eq(Cat(special & (zero | _is_nan(a) | _is_nan(b)), nan)),
+            *(partial[i][j].eq(factors[0][i] * factors[1][j]) for i in range(2) for j in range(2)),
+            exponent.eq((Cat(down, a.exponent) + Cat(down, b.exponent ^ down.replicate(8), down.replicate(2)))[1:11]),
         ]
 
-        product = Signal(48)
-        m.d.comb += product.eq(low + (high << 12))
-        top = Signal(26)
-        m.d.comb += top.eq(Mux(product[47], product[22:], product[21:47]))
-        value = _register(28, "value")
-        reached = _register(signed(11), "reached")
+        # Yosys would merge the two additions into one of three numbers, which takes more logic.
+        middle = Signal(25, attrs={"keep": True})
+        product = register(36, "product")
+        lost = register(1, "lost")
+        m.d.comb += middle.eq(partial[0][1] + partial[1][0])
         m.d.sync += [
-            value.eq(Cat(0, product[:21].any() | product[47] & product[21], top)),
-            reached.eq(exponent + product[47] - 127),
+            product.eq(Cat(partial[0][0][12:], partial[1][1]) + middle),
+            lost.eq(partial[0][0][:12].any()),
         ]
 
-        # NumPy rounds a subnormal at a fixed position before it is flushed: all ones become 2^-126.
-        ones = Signal()
-        m.d.comb += ones.eq((reached == 0) & value[4:].all())
-        _packed(m, self.o, sign[1], reached, value, nan=nan[1], infinite=infinite[1], tiny=ones)
+        scale = delayed(m, self.scale, 3, "scale")
+        nan = special & (zero | is_nan(a, self.quiet) | ~self.scale & is_nan(b, self.quiet))
+        zero = delayed(m, zero, 2, "zero")[-1]
+        flags = {"infinite": special, "nan": nan}
+        flags = {name: delayed(m, value, 2, name)[-1] for name, value in flags.items()}
+        top = product[35]
+        value = Signal(25)
+        m.d.comb += value.eq(Mux(top, product[11:], product[10:35]))
+        # In `exponent`, less the bias, and one more if the product is 2 or more.
+        adjustment = Cat(~(top | scale[2]), top, Const(0, 5), (~scale[2]).replicate(3))
+        _packed(m, self.o, value=value[:24], sticky=lost | product[:10].any() | top & product[10],
+                exponent=delayed(m, exponent, 1, "exponent")[-1], adjustment=adjustment, width=10,
+                sign=delayed(m, a.sign ^ b.sign & ~self.scale, 2, "sign")[-1], zero=zero, tiny=~scale[2], **flags)
         return m
 
 
 class IntToFloat(wiring.Component):
     """``o = p * 2^scale``, one per cycle, after :attr:`latency` cycles. No handshake.
 
+    ::
+
+        p, scale -> | complement, normalise (3) | add sign | pack | -> o
+
     The conversion is exact; a result too large is an infinity, one too small the zero of its sign, and
-    zero is +0.
+    zero is +0. A negative ``p`` is complemented; the one that is missing then is added after the shift.
 
     Parameters
     ----------
     width : int
         Width of ``p`` in bits, from 2 to 24.
+    multipliers : int
+        If not 0, multiplier blocks do the second shift: one for a width of 19 at most, else two.
 
     Members
     -------
@@ -232,11 +300,12 @@ class IntToFloat(wiring.Component):
         For a width outside its range.
     """
 
-    latency = 2
+    latency = 5
 
-    def __init__(self, *, width):
+    def __init__(self, *, width, multipliers=0):
         if width not in range(2, 25):
             raise ValueError(f"width must be from 2 to 24, not {width!r}")
+        self._multipliers = multipliers
         self._width = width
         super().__init__({"p": In(signed(width)), "scale": In(signed(10)), "o": Out(32)})
 
@@ -244,60 +313,99 @@ class IntToFloat(wiring.Component):
     def width(self):
         return self._width
 
+    @property
+    def multipliers(self):
+        return self._multipliers
+
     def elaborate(self, platform):
         m = Module()
-        magnitude = Signal(24)
-        m.d.comb += magnitude.eq(Mux(self.p < 0, -self.p, self.p)[:self.width])
-        coarse, skipped = _shift_out_zeros(m, magnitude, (16, 8))
-        partial = _register(24, "partial")
-        reached = _register(signed(12), "reached")
-        sign = _register(1, "sign")
-        m.d.sync += [
-            partial.eq(coarse),
-            reached.eq(self.scale + (127 + 23) - skipped),
-            sign.eq(self.p < 0),
-        ]
-        fine, skipped = _shift_out_zeros(m, partial, (4, 2, 1))
-        _packed(m, self.o, sign, reached - skipped, fine << 4)
+        size = BLOCK_WIDTH if self.width <= BLOCK_WIDTH + 1 else 24
+        sign = self.p[-1]
+        number = Signal(size)
+        m.d.comb += number.eq(Cat(sign.replicate(size + 1 - self.width), self.p[:-1] ^ sign.replicate(self.width - 1)))
+        signs = delayed(m, sign, 3, "sign")
+        partial = register(size, "partial")
+        bytes_skipped, skipped = register(2, "bytes_skipped"), register(5, "skipped")
+        base = register(signed(11), "base")
+        shifted, skip = skip_bytes(m, number, sign)
+        m.d.sync += [partial.eq(shifted), bytes_skipped.eq(skip), base.eq(self.scale + (127 + self.width - 2 - 31))]
+        value, rest, skip = _skip_bits(m, partial, self.multipliers > 0, signs[1])
+        m.d.sync += skipped.eq(Cat(skip, delayed(m, bytes_skipped, 1, "bytes_skipped")[-1]))
+        below = Const(0, 25 - size)
+        _packed(m, self.o, value=Cat(below, value[:-1]), rest=Cat(below, rest[:size - 1]), sticky=0,
+                exponent=delayed(m, base, 2, "base")[-1], adjustment=~skipped, width=11,
+                sign=signs[3], zero=~(value | rest)[size - 1])
         return m
 
 
-def _significand(f):
-    """24 bits: the mantissa with its hidden bit; 0 for zeros and subnormals."""
-    hidden = f.exponent.any()
-    return Mux(hidden, Cat(f.mantissa, 1), 0)
+def _one_minus(skipped):
+    """``1 - skipped``, signed 10 bits, of 5 bits: without a carry chain, which costs more."""
+    left = ~skipped  # 31 - skipped, so add 2 and take away 32
+    return Cat(left[0], ~left[1], left[2] ^ left[1], left[3] ^ left[1:3].all(), left[4] ^ left[1:4].all(),
+               (~left[1:].all()).replicate(5))
 
 
-def _is_nan(f):
-    return (f.exponent == 0xFF) & f.mantissa.any()
+def _skip_bits(m, value, multiply, complement=0):
+    """The second shift of a normalisation, in two cycles: two numbers whose sum is the result, and how many bits, a
+    cycle before.
 
-
-def _register(shape, name):
-    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
-    return Signal(shape, name=name, reset_less=True)
-
-
-def _packed(m, o, sign, exponent, value, *, nan=0, infinite=0, tiny=0):
-    """Drives ``o``, one cycle later, with the float32 ``value / 2^27 * 2^(exponent - 127)``.
-
-    ``value`` has 28 bits. Its top bit is set unless it is zero; its lowest 4 bits are rounded off.
-    ``tiny`` makes an exponent below 1 give 2^-126 instead of zero.
+    With ``complement``, ``value`` is that of a negative number, with ones below; the sum has the one that it lacks.
     """
-    reached = Signal(signed(12), name="result_exponent")
-    rounded = Signal(31)
-    magnitude = Signal(31)
-    packed = _register(32, "packed")
-    m.d.sync += packed.eq(Cat(magnitude, sign & ~nan))
+    later = register(1, "complement_later")
+    m.d.sync += later.eq(complement)
+    if not multiply:
+        shifted, skip = skip_bits(m, value, complement)
+        result, rest = register(len(value), "value"), register(1, "rest")
+        m.d.sync += [result.eq(shifted), rest.eq(later)]
+        return result, rest, skip
+    power = register(8, "power")
+    m.d.sync += power.eq(leading(value))
+    lacking = register(8, "lacking")
+    m.d.sync += lacking.eq(Mux(later, power, 0))
+    numbers, first, rest = [Const(0), lacking], Signal.like(value, name="value"), Signal.like(value, name="rest")
+    for i, (offset, product) in enumerate(product_parts(delayed(m, value, 1, "counted")[-1], power)):
+        part = register(min(len(product), len(value) - offset), f"value{offset}")
+        m.d.sync += part.eq(product)
+        numbers[i] |= part << offset
+    m.d.comb += [first.eq(numbers[0]), rest.eq(numbers[1])]
+    return first, rest, Cat(power[1::2].any(), Cat(power[2:4], power[6:8]).any(), power[4:].any())
+
+
+def _packed(m, o, *, value, sticky, exponent, adjustment, width, sign, zero, rest=0, infinite=0, nan=0, tiny=0):
+    """Drives ``o``, two cycles later, with the float32 of ``sign``, ``exponent`` + ``adjustment`` and ``value``.
+
+    ``value`` is the mantissa over one more bit, ``sticky`` what is below. One addition rounds, completes the exponent,
+    signed ``width`` bits, and adds ``rest`` to ``value``; if it can round up, the lowest two bits of ``rest`` are zero.
+    ``tiny`` lets an exponent of zero with a mantissa of ones that was not rounded up be 2^-126: NumPy rounds a
+    subnormal at a fixed position before it is flushed.
+    """
+    exponent, adjustment = Value.cast(exponent), Value.cast(adjustment)
+    mantissa, up = value[1:], value[0] & (sticky | value[1])
+    base, change = Signal(signed(width), name="base_exponent"), Signal(signed(width), name="change")
+    added = Signal(23, name="added")
+    rounded = register(23 + width, "rounded")
+    after = {name: register(1, f"{name}_rounded") for name in ("sign", "zero", "infinite", "nan", "tiny")}
+    m.d.comb += [base.eq(exponent), change.eq(adjustment), added.eq(Value.cast(rest)[1:] | up)]
+    m.d.sync += [
+        rounded.eq(Cat(mantissa, base) + Cat(added, change)),
+        *(after[name].eq(value) for name, value in
+          {"sign": sign, "zero": zero, "infinite": infinite, "nan": nan, "tiny": ~up & tiny}.items()),
+    ]
+
+    packed = register(32, "packed")
+    result = Signal(signed(width), name="result_exponent")
+    none, over, least = Signal(name="none"), Signal(name="over"), Signal(name="least")
     m.d.comb += [
         o.eq(packed),
-        reached.eq(exponent),
-        rounded.eq(Cat(value[4:27], reached[:8]) + (value[3] & (value[:3].any() | value[4]))),
+        result.eq(rounded[23:]),
+        none.eq(after["zero"] | result[-1] | ~result.any()),
+        over.eq(after["infinite"] | ~after["zero"] & ~result[-1] & (result[8:].any() | result[:8].all())),
+        least.eq(after["tiny"] & ~after["zero"] & ~result.any() & rounded[:23].all()),
     ]
-    with m.If(nan):
-        m.d.comb += magnitude.eq(NAN)
-    with m.Elif(infinite | (value[27] & (reached > 254))):
-        m.d.comb += magnitude.eq(INFINITY)
-    with m.Elif(~value[27] | (reached < 1)):
-        m.d.comb += magnitude.eq(tiny << 23)
-    with m.Else():
-        m.d.comb += magnitude.eq(rounded)
+    special = after["nan"] | over
+    m.d.sync += [
+        packed[:22].eq(Mux(special | none, 0, rounded[:22])),
+        packed[22].eq(after["nan"] | rounded[22] & ~over & ~none),
+        packed[23:31].eq(Mux(special, 0xFF, Mux(none, least, result[:8]))),
+        packed[31].eq(after["sign"] & ~after["nan"]),
+    ]

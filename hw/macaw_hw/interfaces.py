@@ -73,7 +73,7 @@ class VectorWrite(wiring.Signature):
 class TileRead(wiring.Signature):
     """Read port of the tile memory: row ``line`` of a tile, or column ``line`` if ``transpose``.
 
-    ``data`` and ``exponent`` are valid in the cycle after the transfer, only then.
+    ``data`` and ``exponent`` are valid in the second cycle after the transfer, only then.
     """
     def __init__(self, config):
         super().__init__({

@@ -24,10 +24,12 @@ class MacRow(wiring.Component):
                                     |
         weights --> [shadow] --> [active] * activation
         (load)              (first)   |
+                                    [reg]
+                                      |
         i_sum ----------------------->+--> [reg] --> o_sum            to the next row
 
     The lowest byte of ``i_x`` is this row's activation, the others travel on. In the cycle after ``i_valid``
-    the activation is multiplied, and another cycle later the products, added to ``i_sum`` of the cycle
+    the activation is multiplied, and two cycles later the products, added to ``i_sum`` of the cycle
     before, are in ``o_sum``. With ``i_first`` the shadow weights become the active ones, in time for
     this activation. ``load`` writes the shadow weights; done in the same cycle, the old ones move on.
 
@@ -74,7 +76,8 @@ class MacRow(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         activation = Signal(signed(8), reset_less=True)
-        m.d.sync += self.o_valid.eq(self.i_valid)
+        multiplied = Signal()
+        m.d.sync += [self.o_valid.eq(self.i_valid), multiplied.eq(self.o_valid)]
         with m.If(self.i_valid):
             m.d.sync += [activation.eq(self.i_x[:8]), self.o_first.eq(self.i_first)]
             if self.index < self.size - 1:
@@ -87,8 +90,9 @@ class MacRow(wiring.Component):
             with m.If(self.i_valid & self.i_first):
                 m.d.sync += active.eq(shadow)
             total = Signal(sum_shape(self.index + 1), name=f"sum{column}", reset_less=True)
-            product = activation * active
-            with m.If(self.o_valid):
+            product = Signal(signed(16), name=f"product{column}", reset_less=True)
+            m.d.sync += product.eq(activation * active)
+            with m.If(multiplied):
                 m.d.sync += total.eq(product + self.i_sum[column] if self.index else product)
             m.d.comb += self.o_sum[column].eq(total)
         return m
@@ -149,7 +153,7 @@ class MacArray(wiring.Component):
     @property
     def latency(self):
         """Cycles from ``valid`` to ``o_valid``."""
-        return self.config.size + 1
+        return self.config.size + 2
 
     def elaborate(self, platform):
         m = Module()
@@ -165,5 +169,6 @@ class MacArray(wiring.Component):
                 m.d.comb += [row.i_sum[column].eq(sums[column]) for column in range(size)]
             x, valid, first, sums = getattr(row, "o_x", None), row.o_valid, row.o_first, row.o_sum
         m.d.comb += [self.o_sum[column].eq(sums[column]) for column in range(size)]
-        m.d.sync += self.o_valid.eq(valid)
+        multiplied = Signal()
+        m.d.sync += [multiplied.eq(valid), self.o_valid.eq(multiplied)]
         return m

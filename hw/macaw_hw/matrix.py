@@ -28,7 +28,7 @@ class MatrixUnit(wiring.Component):
     The loader works on the W tile after the one in use, even when that belongs to the next instruction, so a
     step of the reduction takes max(rows, N) cycles, without gaps between steps or instructions, as long as
     the tile memory serves both ports. From a row of X on its port to the write of its result are
-    N + 4 + the latencies of `IntToFloat` and `FloatAdd`, `drain` cycles until the instruction is done.
+    N + 6 + the latencies of `IntToFloat` and `FloatAdd`, `drain` cycles until the instruction is done.
 
     An instruction with an address out of range stops the unit with a LOCAL_ADDRESS fault, after what was
     computed before that address was met has been written.
@@ -41,7 +41,7 @@ class MatrixUnit(wiring.Component):
     -------
     control : In(Unit(MATRIX))
     x, w : Out(TileRead)
-        Streamed and stationary operand.
+        Streamed and stationary operand; ``x`` must be ready always.
     acc_read : Out(VectorRead), acc_write : Out(VectorWrite)
         Old and new rows; must be ready always.
     """
@@ -61,13 +61,13 @@ class MatrixUnit(wiring.Component):
     @property
     def drain(self):
         """Cycles from a row on port `x` until it is in memory and `done`."""
-        return self.config.size + 2 + Accumulator.latency
+        return self.config.size + 4 + Accumulator.latency
 
     def elaborate(self, platform):
         m = Module()
         config, control = self.config, self.control
         m.submodules.loader = loader = WeightLoader(config=config)
-        m.submodules.streamer = streamer = Streamer(config=config, drain=self.drain + 1)
+        m.submodules.streamer = streamer = Streamer(config=config, drain=self.drain + 2)
         m.submodules.array = array = MacArray(config=config)
         m.submodules.accumulator = accumulator = Accumulator(config=config)
         wiring.connect(m, loader.w, wiring.flipped(self.w))
@@ -103,11 +103,12 @@ class MatrixUnit(wiring.Component):
             m.d.sync += w_exponent.eq(next_exponent)
 
         context = data.StructLayout({"result": result_layout(self.config), "scale": signed(10)})
-        m.submodules.delay = delay = DelayLine(width=context.size, cycles=array.latency - 1)
-        before = Signal(context)
+        m.submodules.delay = delay = DelayLine(width=context.size, cycles=array.latency - 2)
+        before = Signal(context, reset_less=True)
         after = context(delay.o)
+        m.d.sync += [before.result.eq(result), before.scale.eq(x_exponent + w_exponent)]
         m.d.comb += [
-            before.result.eq(result), before.scale.eq(x_exponent + w_exponent), delay.i.eq(before),
+            delay.i.eq(before),
             accumulator.result.eq(after.result), accumulator.scale.eq(after.scale),
             accumulator.valid.eq(array.o_valid),
         ]
@@ -132,6 +133,6 @@ class MatrixUnit(wiring.Component):
             control.done.eq(done),
             control.fault.eq(Mux(fault, Fault.LOCAL_ADDRESS, Fault.NONE)),
             control.busy.eq(outstanding != 0),
-            control.wait_memory.eq((self.x.valid & ~self.x.ready) | stalled),
+            control.wait_memory.eq(stalled),
             control.wait_other.eq(control.busy & ~self.x.valid & ~stalled),
         ]

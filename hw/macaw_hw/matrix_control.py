@@ -1,11 +1,12 @@
 """The two halves of the matrix unit's control: one loads weights, the other streams activations."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .accumulator import Accumulator, result_layout
+from .float32 import delayed
 from .interfaces import TileRead
 from .isa import MATRIX
 
@@ -15,8 +16,8 @@ __all__ = ["WeightLoader", "Streamer"]
 class WeightLoader(wiring.Component):
     """Reads the W tiles of instructions, line after line, one tile ahead of the `Streamer`.
 
-    A tile is ``full`` once its last line is requested, and the next one is begun when the streamer has
-    ``taken`` it, in that very cycle if possible.
+    A tile is ``full`` from the cycle in which its last line is granted until the streamer has ``taken`` it; lines of
+    the next one are requested from the cycle after that on, which is the one in which ``x`` is read.
 
     Parameters
     ----------
@@ -31,9 +32,9 @@ class WeightLoader(wiring.Component):
     o_load, o_row : Out
         ``w`` carries line ``o_row`` of the tile.
     full : Out(1), taken : In(1)
-        The next tile is there for the taking.
+        The next tile is there for the taking; it is taken, only while ``full``.
     out_of_range : Out(1)
-        The next tile does not exist; the unit has stopped.
+        The tile behind the one that is ``full``, if any, does not exist; the unit has stopped.
     """
 
     def __init__(self, *, config):
@@ -51,35 +52,33 @@ class WeightLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        active = Signal()
-        transpose = Signal()
-        tile = Signal(16)
-        stride = Signal(16)
-        remaining = Signal(16)
-        line = Signal.like(self.w.line)
-        issue = Signal()
-        last_line = Signal()
-        last_tile = Signal()
+        # The next tile, and the one whose lines are requested.
+        active, transpose, outside = Signal(), Signal(), Signal()
+        tile, stride = Signal(16), Signal(16)
+        count, number = Signal(16), Signal(16, init=1)
+        line = self.w.line
+        issue, ends, begin, kept = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            self.out_of_range.eq(active & (tile >= self.config.tiles)),
-            self.w.valid.eq(active & ~self.out_of_range & ((line != 0) | ~self.full | self.taken)),
-            self.w.tile.eq(tile), self.w.line.eq(line), self.w.transpose.eq(transpose),
-            issue.eq(self.w.valid & self.w.ready),
-            last_line.eq(line == self.config.size - 1), last_tile.eq(remaining == 1),
-            self.ready.eq(~active | (issue & last_line & last_tile)),
+            outside.eq(tile[len(self.w.tile):].any()),
+            issue.eq(self.w.valid & self.w.ready), ends.eq(issue & (line == self.config.size - 1)),
+            self.full.eq(kept | ends),
+            begin.eq(active & ~outside & (self.taken | ~kept & ~self.w.valid)),
+            self.out_of_range.eq(active & outside & ~self.w.valid),
+            self.ready.eq(~active),
         ]
-        m.d.sync += [self.o_load.eq(issue), self.o_row.eq(line)]
-        with m.If(self.taken):
-            m.d.sync += self.full.eq(0)
+        asked = Signal()
+        m.d.comb += self.o_row.eq(delayed(m, line, 2, "row")[-1])
+        m.d.sync += [asked.eq(issue), self.o_load.eq(asked), kept.eq(self.full & ~self.taken),
+                     self.w.valid.eq(begin | self.w.valid & ~ends)]
         with m.If(issue):
             m.d.sync += line.eq(line + 1)
-            with m.If(last_line):
-                m.d.sync += [self.full.eq(1), tile.eq(tile + stride), remaining.eq(remaining - 1),
-                             active.eq(~last_tile)]
+        with m.If(begin):
+            m.d.sync += [self.w.tile.eq(tile), self.w.transpose.eq(transpose), tile.eq(tile + stride),
+                         number.eq(number + 1), active.eq(number != count)]
         with m.If(self.start):
             m.d.sync += [
                 active.eq(1), transpose.eq(self.instruction.w_transpose), tile.eq(self.instruction.w),
-                stride.eq(self.instruction.w_k_stride), remaining.eq(self.instruction.k_tiles),
+                stride.eq(self.instruction.w_k_stride), count.eq(self.instruction.k_tiles), number.eq(1),
             ]
         return m
 
@@ -89,7 +88,8 @@ class Streamer(wiring.Component):
 
     An instruction is ``k_tiles`` passes over its rows. A pass waits for its W tile; and a row of Y that is added to
     comes `Accumulator.loop` cycles after it came before at the earliest, be it in the pass before, in the instruction
-    before, or (with ``y_stride`` 0) in the same pass.
+    before, or (with ``y_stride`` 0) in the same pass. What a row has to wait for is known a cycle before it is read:
+    ``x`` comes from registers, and must be ready always.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Streamer(wiring.Component):
     full : In(1), taken : Out(1), w_out_of_range : In(1)
         To and from the weight loader.
     x : Out(TileRead)
-        Its data is meant for the array.
+        Its data is meant for the array; ready always.
     o_valid, o_first : Out(1), o_result : Out(result_layout)
         ``x`` carries a line; it is the first with the next W tile; what becomes of it.
     fault : Out(1)
@@ -137,75 +137,118 @@ class Streamer(wiring.Component):
         move = Signal()
         current = Signal(MATRIX.layout, reset_less=True)
         active = Signal()
-        issue = Signal()
+        step = Signal()
+        go = Signal()
         first_row = Signal()
         last_row = Signal()
         first_pass = Signal()
         last_pass = Signal()
-        age = Signal(range(self.drain + 1), init=self.drain)
+        # The row that is asked for; the walk is one ahead.
+        row = data.StructLayout({
+            "x": len(self.x.tile), "y": len(self.o_result.row), "line": len(self.x.line), "transpose": 1,
+            "first": 1, "fresh": 1, "last": 1, "outside": 1})
+        asked = Signal(row, reset_less=True)
+        asking = Signal()
         m.d.comb += [
-            issue.eq(self.x.valid & self.x.ready),
-            last_pass.eq(current.k_tiles == 1),
-            move.eq(waiting & (~active | (issue & last_row & last_pass))),
-            self.ready.eq(~waiting | move),
-            self.taken.eq(issue & first_row),
+            step.eq(active & (~asking | go)),
+            move.eq(waiting & (~active | (step & last_row & last_pass))),
+            self.ready.eq(~waiting),
+            self.taken.eq(go & asked.first),
         ]
-
-        with m.If(issue):
-            m.d.sync += age.eq(1)
-        with m.Elif(age != self.drain):
+        # Cycles since the latest row, at most as many as its results may take.
+        age = Signal(ceil_log2(self.drain + 1), init=-1)
+        with m.If(go):
+            m.d.sync += age.eq(0)
+        with m.Elif(~age.all()):
             m.d.sync += age.eq(age + 1)
-        x, y, line = self._walk(m, pending, move, current, issue, last_row, first_row)
-        fresh = first_pass & ~current.accumulate
-        hazard = self._hazard(m, y, issue, fresh)
+        x, y, outside, line = self._walk(m, pending, move, current, step, last_row, first_row)
+        with m.If(step):
+            m.d.sync += [
+                asked.x.eq(x), asked.y.eq(y), asked.line.eq(line), asked.transpose.eq(current.x_transpose),
+                asked.first.eq(first_row), asked.fresh.eq(first_pass & ~current.accumulate),
+                asked.last.eq(last_row & last_pass), asked.outside.eq(outside),
+            ]
+        m.d.sync += asking.eq(step | asking & ~go)
+
         bad = Signal()
+        hazard = self._hazard(m, y, step, asked, go)
+        read, valid = Signal(row, reset_less=True), Signal()
         m.d.comb += [
-            bad.eq((x >= self.config.tiles) | (y >= self.config.vector_rows)
-                   | (first_row & ~self.full & self.w_out_of_range)),
-            self.x.tile.eq(x), self.x.line.eq(line), self.x.transpose.eq(current.x_transpose),
-            self.x.valid.eq(active & ~bad & ~hazard & (self.full | ~first_row)),
+            bad.eq(asked.outside | (asked.first & ~self.full & self.w_out_of_range)),
+            go.eq(asking & ~asked.outside & ~hazard & (self.full | ~asked.first)),
+            self.x.tile.eq(read.x), self.x.line.eq(read.line), self.x.transpose.eq(read.transpose),
         ]
         m.d.sync += [
-            self.fault.eq(active & bad & (age == self.drain)),
-            self.o_valid.eq(issue), self.o_first.eq(first_row),
-            self.o_result.row.eq(y), self.o_result.fresh.eq(fresh),
-            self.o_result.last.eq(last_row & last_pass),
+            self.fault.eq(asking & bad & age.all()),
+            self.x.valid.eq(go), read.eq(asked), valid.eq(self.x.valid), self.o_valid.eq(valid),
+        ]
+        returned = delayed(m, read, 2, "returned")[-1]
+        m.d.comb += [
+            self.o_first.eq(returned.first), self.o_result.row.eq(returned.y),
+            self.o_result.fresh.eq(returned.fresh), self.o_result.last.eq(returned.last),
         ]
 
-        with m.If(issue & last_row):
-            m.d.sync += [current.k_tiles.eq(current.k_tiles - 1), first_pass.eq(0), active.eq(~last_pass)]
+        turn = Signal(16, init=1)
+        m.d.comb += last_pass.eq(turn == current.k_tiles)
+        with m.If(step & last_row):
+            m.d.sync += [turn.eq(turn + 1), first_pass.eq(0), active.eq(~last_pass)]
         with m.If(move):
-            m.d.sync += [active.eq(1), current.eq(pending), first_pass.eq(1), waiting.eq(0)]
+            m.d.sync += [active.eq(1), current.eq(pending), turn.eq(1), first_pass.eq(1), waiting.eq(0)]
         with m.If(self.start):
             m.d.sync += [pending.eq(self.instruction), waiting.eq(1)]
         return m
 
-    def _hazard(self, m, y, issue, fresh):
-        """Whether the next row, `y`, is one of those that were issued so recently that its old value is not there."""
-        recent = [Signal(data.StructLayout({"valid": 1, "row": len(self.o_result.row)}), name=f"recent{i}")
-                  for i in range(Accumulator.loop - 1)]
-        row = y[:len(self.o_result.row)]
-        m.d.sync += [recent[0].eq(Cat(issue, row)),
+    def _hazard(self, m, following, step, asked, go):
+        """Whether the row that is asked for was read so recently that its old value is not there.
+
+        It is compared when it is taken from the walk, as ``following``; from then on, what was found grows older.
+        """
+        recent = [Signal(data.StructLayout({"valid": 1, "row": len(asked.y)}), name=f"recent{i}")
+                  for i in range(Accumulator.loop - 2)]
+        m.d.sync += [recent[0].eq(Cat(go, asked.y)),
                      *(after.eq(before) for before, after in zip(recent, recent[1:], strict=False))]
+        same = Signal(Accumulator.loop - 1)
+        with m.If(step):
+            m.d.sync += same.eq(Cat(go & (asked.y == following),
+                                    *(one.valid & (one.row == following) for one in recent)))
+        with m.Else():
+            m.d.sync += same.eq(same << 1)
         hazard = Signal()
-        m.d.comb += hazard.eq(~fresh & Cat(one.valid & (one.row == row) for one in recent).any())
+        m.d.comb += hazard.eq(same.any() & ~asked.fresh)
         return hazard
 
-    def _walk(self, m, pending, move, current, issue, last_row, first_row):
-        """X tile, Y row and line of the next row: signals."""
-        x = Signal(16, reset_less=True)
-        y = Signal(16, reset_less=True)
-        left = Signal(16, reset_less=True)
+    def _walk(self, m, pending, move, current, step, last_row, first_row):
+        """X tile and Y row of the next row of X, whether one of them is outside of its memory, and its line: signals.
+
+        Addresses outside need not be kept, as nothing goes on from there.
+        """
+        depths = {"x": len(self.x.tile), "y": len(self.o_result.row)}
+        value, beyond, base = ({name: Signal(width, name=f"{prefix}_{name}", reset_less=True)
+                                for name, width in (depths if wide else dict.fromkeys(depths, 1)).items()}
+                               for prefix, wide in (("walk", 1), ("beyond", 0), ("base", 1)))
+        again = Signal()
+        turn = {"x": base["x"] + current.x_k_stride, "y": base["y"]}
         line = Signal.like(self.x.line)
-        next_x = Signal(16)
-        m.d.comb += [last_row.eq(left == 1), next_x.eq(current.x + current.x_k_stride)]
-        with m.If(issue):
-            m.d.sync += [y.eq(y + current.y_stride), left.eq(left - 1), line.eq(line + 1), first_row.eq(0)]
-            with m.If(line == self.config.size - 1):
-                m.d.sync += x.eq(x + current.x_row_stride)
+        ahead = {"x": (line == self.config.size - 1, value["x"] + current.x_row_stride),
+                 "y": (1, value["y"] + current.y_stride)}
+        m.d.comb += again.eq(move | step & last_row)
+        for name, depth in depths.items():
+            begin, after = Signal(16, name=f"begin_{name}"), Signal(16, name=f"after_{name}")
+            goes, further = ahead[name]
+            m.d.comb += [begin.eq(Mux(move, pending[name], turn[name])), after.eq(Mux(again, begin, further))]
+            with m.If(again | step & goes):
+                m.d.sync += [value[name].eq(after), beyond[name].eq(after[depth:].any())]
+            with m.If(again):
+                m.d.sync += base[name].eq(begin)
+
+        # The number, from 1, of the row behind the next one.
+        number = Signal(16, init=2)
+        single = Signal(reset_less=True)
+        with m.If(step):
+            m.d.sync += [number.eq(number + 1), last_row.eq(number == current.rows), line.eq(line + 1), first_row.eq(0)]
             with m.If(last_row):
-                m.d.sync += [current.x.eq(next_x), x.eq(next_x), y.eq(current.y), left.eq(current.rows),
-                             line.eq(0), first_row.eq(1)]
+                m.d.sync += [number.eq(2), last_row.eq(single), line.eq(0), first_row.eq(1)]
         with m.If(move):
-            m.d.sync += [x.eq(pending.x), y.eq(pending.y), left.eq(pending.rows), line.eq(0), first_row.eq(1)]
-        return x, y, line
+            only = pending.rows == 1
+            m.d.sync += [number.eq(2), single.eq(only), last_row.eq(only), line.eq(0), first_row.eq(1)]
+        return value["x"], value["y"], beyond["x"] | beyond["y"], line

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["NO_COLLISION_CHECK", "fold_memory_init"]
+__all__ = ["NO_COLLISION_CHECK", "BLOCK", "fold_memory_init"]
 
 NO_COLLISION_CHECK = {"no_rw_check": 1}
 """Attributes of a memory that may return anything for a row that is written in the cycle in which it is read.
@@ -10,7 +10,10 @@ NO_COLLISION_CHECK = {"no_rw_check": 1}
 Without this, Yosys adds comparators and a second output register to block memories that return the new row.
 """
 
-_BLOCK = re.compile(r"^  initial begin\n((?:    ([^\[\n]+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.MULTILINE)
+BLOCK = {**NO_COLLISION_CHECK, "ram_style": "block"}
+"""The same for a memory that is wide and shallow, and belongs into block RAM nevertheless."""
+
+_INITIAL = re.compile(r"^  initial begin\n((?:    ([^\[\n]+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.MULTILINE)
 
 
 def fold_memory_init(text):
@@ -20,7 +23,7 @@ def fold_memory_init(text):
     million lines, with which Verilator and Yosys are busy for minutes. Synthesis does not see the loop: no program may
     depend on what was never written, and Yosys is as slow with a loop. Other initial blocks stay as they are.
     """
-    return _BLOCK.sub(_loop, text)
+    return _INITIAL.sub(_loop, text)
 
 
 def _loop(match):

@@ -12,7 +12,15 @@ __all__ = ["AddressLoop", "Operands", "Shuffle"]
 
 
 class AddressLoop(wiring.Component):
-    """Local address in two nested loops, modulo 2^16.
+    """Local address in two nested loops.
+
+    Once an address is outside of the memory, the loop is of no use until the next ``load``: of an address inside, the
+    next one is told apart from all others by as many bits as a stride has.
+
+    Parameters
+    ----------
+    bits : int
+        Of an address within the memory, 15 at most.
 
     Members
     -------
@@ -22,36 +30,49 @@ class AddressLoop(wiring.Component):
         First address and strides; the strides stay.
     step, wrap : In(1)
         Go on to the next iteration, of the outer loop if ``wrap``.
-    address : Out(16)
+    address : Out(bits)
+    beyond : Out(1)
+        It is outside of the memory instead.
     """
 
-    load: In(1)
-    start: In(16)
-    inner: In(signed(13))
-    outer: In(signed(13))
-    step: In(1)
-    wrap: In(1)
-    address: Out(16)
+    def __init__(self, *, bits):
+        self._bits = bits
+        super().__init__({
+            "load": In(1), "start": In(16), "inner": In(signed(13)), "outer": In(signed(13)),
+            "step": In(1), "wrap": In(1), "address": Out(bits), "beyond": Out(1),
+        })
+
+    @property
+    def bits(self):
+        return self._bits
 
     def elaborate(self, platform):
         m = Module()
-        base = Signal(16)
-        following = Signal(16)
-        m.d.comb += following.eq(Mux(self.wrap, base, self.address) + Mux(self.wrap, self.outer, self.inner))
-        with m.If(self.load):
-            m.d.sync += [base.eq(self.start), self.address.eq(self.start)]
-        with m.Elif(self.step):
-            m.d.sync += self.address.eq(following)
-            with m.If(self.wrap):
-                m.d.sync += base.eq(following)
+        base = Signal(self.bits)
+        stride = Signal(signed(13))
+        following = Signal(max(self.bits, 12) + 1)
+        m.d.comb += [
+            stride.eq(Mux(self.wrap, self.outer, self.inner)),
+            following.eq(Mux(self.wrap, base, self.address) + stride),
+        ]
+        place = Mux(self.load, self.start, following)
+        with m.If(self.load | self.step):
+            m.d.sync += [self.address.eq(place),
+                         self.beyond.eq(Mux(self.load, self.start[self.bits:].any(), following[self.bits:].any()))]
+        with m.If(self.load | self.step & self.wrap):
+            m.d.sync += base.eq(place)
         return m
 
 
 class Operands(wiring.Component):
     """Requests the operands of one row after another, and says where its result goes.
 
-    A row is begun in a cycle with ``allow``. Its requests are granted in any order; then, with no cycle in between,
-    comes the next row.
+    ::
+
+        loops: the next row --- begin ---> requests: the row that was begun --- issue --->
+
+    A row is begun in a cycle with ``allow``. From the next cycle on, its operands are requested, and granted in any
+    order; then, with no cycle in between, come those of the next row.
 
     Parameters
     ----------
@@ -72,13 +93,13 @@ class Operands(wiring.Component):
     issue, end, last : Out(1)
         A row's operands have all been granted; it is the last of the inner loop; of all.
     begin : Out(1)
-        First cycle of a row.
+        A row is begun; it is one of ``instruction``, which may be replaced before the row is issued.
     waiting : Out(1)
-        A row has begun, and its requests have not all been granted.
+        A row was begun, and its requests have not all been granted.
     active : Out(1)
-        There are rows left to issue.
+        There are rows left to begin.
     held : Out(1)
-        A row was begun and not issued.
+        A row was begun and not issued before this cycle.
     outside : Out(1)
         The next row waits until reset because an operand or its result is outside the memory.
     """
@@ -102,50 +123,60 @@ class Operands(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         instruction, following = self.instruction, self.following
-        inner = Signal(12)
-        outer = Signal(12)
-        pending = Signal()
-        m.d.comb += [
-            self.end.eq(inner == 1), self.last.eq(self.end & (outer == 1)),
-            self.begin.eq(self.active & self.allow & ~self.outside & ~self.held),
-            pending.eq(self.begin | self.held),
-        ]
-        loops = {port: self._loop(m, port) for port in "abd"}
-        outside = instruction.to_vector & (loops["d"] >= self.config.vector_rows)
+        ends, last = self._count(m)
+        loops = {port: self._loop(m, port, ends) for port in "abd"}
+        outside = instruction.to_vector & loops["d"].beyond
         missing = 0
-        m.d.comb += self.d_row.eq(loops["d"])
         for port in "ab":
             used = Signal(name=f"{port}_used")
-            got = Signal(name=f"{port}_got")
             row, valid, ready = (getattr(self, f"{port}_{name}") for name in ("row", "valid", "ready"))
             users = [int(op) for op in isa.VectorOp if getattr(op.operands, port)]
-            m.d.comb += [
-                used.eq(instruction.op.matches(*users)),
-                row.eq(loops[port]), valid.eq(pending & used & ~got),
-            ]
-            m.d.sync += got.eq(~self.issue & (got | valid & ready))
-            outside |= used & (loops[port] >= self.config.vector_rows)
+            with m.If(self.load):
+                m.d.sync += used.eq(following.op.matches(*users))
+            with m.If(self.begin):
+                m.d.sync += [row.eq(loops[port].address), valid.eq(used)]
+            with m.Elif(ready):
+                m.d.sync += valid.eq(0)
+            outside |= used & loops[port].beyond
             missing |= valid & ~ready
-        m.d.comb += [self.outside.eq(self.active & outside), self.issue.eq(pending & ~missing)]
-        m.d.comb += self.waiting.eq(pending & ~self.issue)
-        m.d.sync += self.held.eq(self.waiting)
+        m.d.comb += [
+            self.outside.eq(self.active & outside), self.waiting.eq(missing), self.issue.eq(self.held & ~missing),
+            self.begin.eq(self.active & self.allow & ~outside & ~missing),
+        ]
+        m.d.sync += self.held.eq(self.begin | self.waiting)
+        with m.If(self.begin):
+            m.d.sync += [self.d_row.eq(loops["d"].address), self.end.eq(ends), self.last.eq(last)]
         with m.If(self.load):
-            m.d.sync += [inner.eq(following.inner), outer.eq(following.outer), self.active.eq(1)]
-        with m.Elif(self.issue):
-            m.d.sync += [inner.eq(inner - 1), self.active.eq(~self.last)]
-            with m.If(self.end):
-                m.d.sync += [inner.eq(instruction.inner), outer.eq(outer - 1)]
+            m.d.sync += self.active.eq(1)
+        with m.Elif(self.begin & last):
+            m.d.sync += self.active.eq(0)
         return m
 
-    def _loop(self, m, port):
-        """The address of `a`, `b` or `d` for the next row."""
-        m.submodules[port] = loop = AddressLoop()
+    def _count(self, m):
+        """Whether the next row is the last of its inner loop; and of all."""
+        single = Signal()
+        ends = Signal()
+        # Numbers, from 1, of the row behind the next one in the inner loop, and of the next one's in the outer loop.
+        row = Signal(12, init=2)
+        turn = Signal(12, init=1)
+        with m.If(self.load):
+            only = self.following.inner == 1
+            m.d.sync += [single.eq(only), ends.eq(only), row.eq(2), turn.eq(1)]
+        with m.Elif(self.begin):
+            m.d.sync += [row.eq(row + 1), ends.eq(row == self.instruction.inner)]
+            with m.If(ends):
+                m.d.sync += [row.eq(2), turn.eq(turn + 1), ends.eq(single)]
+        return ends, ends & (turn == self.instruction.outer)
+
+    def _loop(self, m, port, ends):
+        """The `AddressLoop` of `a`, `b` or `d`."""
+        m.submodules[port] = loop = AddressLoop(bits=len(self.d_row))
         m.d.comb += [
             loop.load.eq(self.load), loop.start.eq(self.following[port]),
             loop.inner.eq(self.instruction[f"{port}_inner"]), loop.outer.eq(self.instruction[f"{port}_outer"]),
-            loop.step.eq(self.issue), loop.wrap.eq(self.end),
+            loop.step.eq(self.begin), loop.wrap.eq(ends),
         ]
-        return loop.address
+        return loop
 
 
 class Shuffle(wiring.Component):

@@ -1,6 +1,6 @@
 """Quantizer: float32 rows become bfp8 tiles."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -9,10 +9,11 @@ from amaranth.utils import ceil_log2
 
 from .float32 import Float32
 from .interfaces import TileWrite, lanes
+from .memory_init import BLOCK
 
-__all__ = ["ExponentMaximum", "QuantizerLane", "Quantizer"]
+__all__ = ["ExponentMaximum", "Kept", "QuantizerLane", "Quantizer"]
 
-_LATENCY = 20
+_LATENCY = 30
 """Cycles from the reservation of a row to its return, beyond the N that a tile takes to fill."""
 _BIAS = 127 + 6
 
@@ -60,87 +61,84 @@ class ExponentMaximum(wiring.Component):
         return m
 
 
+Kept = data.StructLayout({"sticky": 1, "mantissa": 7, "exponent": 8, "sign": 1})
+"""What `QuantizerLane` needs of an element."""
+
+
 class QuantizerLane(wiring.Component):
-    """One lane: keeps its element of each row until the tile's exponent is known, then rounds it.
+    """One lane: what is kept of an element until the tile's exponent is known, and how it is rounded then.
 
     ::
 
-        i -> | memory | -> exponent difference | -> shift, round, clip | -> o
+        i -> kept            stored -> | register | -> exponent difference | -> shift, round, clip | -> o
 
     Only what rounding can need is kept of an element: its sign, exponent, eight significant bits and whether any
-    bit below is set. The three stages behind the memory's address advance with ``advance``.
-
-    Parameters
-    ----------
-    depth : int
-        Rows, a power of two.
+    bit below is set. The three stages advance with ``advance``.
 
     Members
     -------
     i : In(32)
         Bits of a normalised float32.
-    write : In(1)
-    write_row, read_row : In(log2 depth)
+    kept : Out(Kept)
+        What of it is to be stored. Combinational.
+    stored : In(Kept)
     advance : In(1)
     largest : In(8)
-        Exponent field of the tile, one ``advance`` later than ``read_row``.
+        Exponent field of the tile, one ``advance`` later than ``stored``.
     blank : In(1)
-        Zero instead of what is read, along with ``largest``.
+        Zero instead of what was stored, along with ``largest``.
     o : Out(signed(8))
         ``clip(rne(i * 2^(133 - largest)), -127, 127)``, two ``advance`` later than ``largest``.
     """
 
-    def __init__(self, *, depth):
-        self._depth = depth
-        row = ceil_log2(depth)
-        super().__init__({
-            "i": In(32), "write": In(1), "write_row": In(row), "read_row": In(row), "advance": In(1),
-            "largest": In(8), "blank": In(1), "o": Out(signed(8)),
-        })
-
-    @property
-    def depth(self):
-        return self._depth
+    i: In(32)
+    kept: Out(Kept)
+    stored: In(Kept)
+    advance: In(1)
+    largest: In(8)
+    blank: In(1)
+    o: Out(signed(8))
 
     def elaborate(self, platform):
         m = Module()
-        layout = data.StructLayout({"sticky": 1, "mantissa": 7, "exponent": 8, "sign": 1})
-        m.submodules.memory = memory = Memory(shape=layout, depth=self.depth, init=[])
-        read, write = memory.read_port(), memory.write_port()
         f = Float32(self.i)
+        element = Signal(Kept, reset_less=True)
         m.d.comb += [
-            write.addr.eq(self.write_row), write.en.eq(self.write),
-            write.data.sticky.eq(f.mantissa[:16].any()), write.data.mantissa.eq(f.mantissa[16:]),
-            write.data.exponent.eq(f.exponent), write.data.sign.eq(f.sign),
-            read.addr.eq(self.read_row), read.en.eq(self.advance),
+            self.kept.sticky.eq(f.mantissa[:16].any()), self.kept.mantissa.eq(f.mantissa[16:]),
+            self.kept.exponent.eq(f.exponent), self.kept.sign.eq(f.sign),
         ]
 
         # Value 1.mantissa: seven integer bits, one to round by, one that is sticky.
         value = Signal(9, reset_less=True)
         sign = Signal(reset_less=True)
-        distance = Signal(4, reset_less=True)
+        distance = Signal(3, reset_less=True)
         difference = Signal(8)
-        m.d.comb += difference.eq(self.largest - read.data.exponent)
+        m.d.comb += difference.eq(self.largest - element.exponent)
         with m.If(self.advance):
             m.d.sync += [
-                value.eq(Mux(self.blank | (read.data.exponent == 0), 0,
-                             Cat(read.data.sticky, read.data.mantissa, 1))),
-                sign.eq(read.data.sign),
-                distance.eq(Mux(difference > 8, 8, difference)),
+                element.eq(self.stored),
+                # Shifted by 8 places or more, it would round to zero.
+                value.eq(Mux(self.blank | (element.exponent == 0) | difference[3:].any(), 0,
+                             Cat(element.sticky, element.mantissa, 1))),
+                sign.eq(element.sign),
+                distance.eq(difference),
             ]
 
+        pairs = Signal(9)
         shifted = Signal(9)
-        magnitude = Signal(7)
+        up = Signal()
         result = Signal(8, reset_less=True)
-        lost = (value & ~(Const(0x1FF, 9) << distance)[:9]).any()
-        up = shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()
+        lost = (distance[1:].any() & value[:2].any() | distance[2] & value[2:4].any()
+                | distance[1:].all() & value[4:6].any() | distance[0] & pairs[0])
         m.d.comb += [
-            shifted.eq(value >> distance),
-            magnitude.eq(shifted[2:] + up),
+            pairs.eq(Mux(distance[2], Mux(distance[1], value >> 6, value >> 4), Mux(distance[1], value >> 2, value))),
+            shifted.eq(Mux(distance[0], pairs >> 1, pairs)),
+            up.eq(shifted[1] & (shifted[0] | lost | shifted[2]) & ~shifted[2:].all()),
             self.o.eq(result),
         ]
         with m.If(self.advance):
-            m.d.sync += result.eq(Mux(sign, -magnitude, magnitude))
+            # The complement lacks one to the negative.
+            m.d.sync += result.eq(Cat(shifted[2:] ^ sign.replicate(7), sign) + (up ^ sign))
         return m
 
 
@@ -149,7 +147,7 @@ class Quantizer(wiring.Component):
 
     ::
 
-        row --+--> QuantizerLane x N: rows of several tiles -----> shift, round --> tile
+        row --+--> memory: rows of several tiles --> QuantizerLane x N: shift, round --> tile
               |                                                         |
               +--> ExponentMaximum --> of the tile --> tiles' FIFO -----+
 
@@ -212,17 +210,17 @@ class Quantizer(wiring.Component):
         layout = data.StructLayout({"largest": 8, "count": ceil_log2(size), "end": 1, "last": 1})
         # As many tiles as rows, if each has but one, and one whose rows are released while its zeros are written.
         m.submodules.tiles = tiles = SyncFIFOBuffered(width=layout.size, depth=depth + 1)
-        lane = [QuantizerLane(depth=depth) for _ in range(size)]
+        lane = [QuantizerLane() for _ in range(size)]
         for i in range(size):
             m.submodules[f"lane{i}"] = lane[i]
 
+        # One place may have been reserved since, so that the last one is never used.
         release = Signal()
         free = Signal(range(depth + 1), init=depth)
-        m.d.sync += free.eq(free - self.reserve + release)
-        m.d.comb += self.room.eq(free != 0)
+        m.d.sync += [free.eq(free - self.reserve + release), self.room.eq(free[1:].any())]
 
-        complete = self._collect(m, layout, lane, tiles)
-        written, moving = self._emit(m, layout(tiles.r_data), lane, tiles, release)
+        complete, rows = self._collect(m, layout, lane, tiles)
+        written, moving = self._emit(m, layout(tiles.r_data), lane, tiles, rows.read_port(), release)
 
         pending = Signal(range(depth + 1))
         m.d.sync += pending.eq(pending + complete - written)
@@ -230,7 +228,7 @@ class Quantizer(wiring.Component):
         return m
 
     def _collect(self, m, layout, lane, tiles):
-        """Rows into the lanes, complete tiles into the FIFO; returns whether a tile is complete."""
+        """Rows into their memory, complete tiles into the FIFO; returns whether a tile is complete, and that memory."""
         m.submodules.maximum = maximum = ExponentMaximum(size=self.config.size)
         count = Signal(ceil_log2(self.config.size))
         write_row = Signal(ceil_log2(self.depth))
@@ -241,8 +239,13 @@ class Quantizer(wiring.Component):
         ]
         with m.If(self.valid):
             m.d.sync += [write_row.eq(write_row + 1), count.eq(Mux(complete, 0, count + 1))]
-        for i, one in enumerate(lane):
-            m.d.comb += [one.i.eq(self.row[i]), one.write.eq(self.valid), one.write_row.eq(write_row)]
+        m.submodules.rows = rows = Memory(
+            shape=Kept.size * len(lane), depth=self.depth, init=[], attrs=BLOCK)
+        write = rows.write_port()
+        m.d.comb += [
+            write.addr.eq(write_row), write.en.eq(self.valid), write.data.eq(Cat(one.kept for one in lane)),
+            *(one.i.eq(self.row[i]) for i, one in enumerate(lane)),
+        ]
 
         # What belongs to a row goes along with the search for its maximum.
         flags = data.StructLayout({"valid": 1, "complete": 1, "count": len(count), "end": 1, "last": 1})
@@ -262,9 +265,9 @@ class Quantizer(wiring.Component):
         ]
         with m.If(along[-1].valid):
             m.d.sync += running.eq(Mux(along[-1].complete, 0, largest))
-        return complete
+        return complete, rows
 
-    def _emit(self, m, head, lane, tiles, release):
+    def _emit(self, m, head, lane, tiles, rows, release):
         """Complete tiles into the memory; returns whether the last row of one leaves, and whether any is on its way."""
         size = self.config.size
         line = Signal(ceil_log2(size))
@@ -276,9 +279,9 @@ class Quantizer(wiring.Component):
         stage = data.StructLayout({
             "present": 1, "dropped": 1, "ended": 1, "last": 1, "blank": 1, "line": len(line),
             "tile": len(self.tile.tile), "largest": 8})
-        stages = [Signal(stage, name=f"stage{i}") for i in range(3)]
+        stages = [Signal(stage, name=f"stage{i}") for i in range(4)]
         m.d.comb += [
-            self.outside.eq(tiles.r_rdy & ~self.hold & (self.address >= self.config.tiles)),
+            self.outside.eq(tiles.r_rdy & ~self.hold & self.address[ceil_log2(self.config.tiles):].any()),
             step.eq(advance & tiles.r_rdy & ~self.hold & ~self.outside),
             stored.eq(line <= head.count),
             release.eq(step & stored),
@@ -295,13 +298,14 @@ class Quantizer(wiring.Component):
                 stages[0].present.eq(step), stages[0].dropped.eq(infinite | self.non_finite),
                 stages[0].ended.eq(self.next), stages[0].last.eq(head.last), stages[0].blank.eq(~stored),
                 stages[0].line.eq(line), stages[0].tile.eq(self.address), stages[0].largest.eq(head.largest),
-                stages[1].eq(stages[0]), stages[2].eq(stages[1]),
+                *(after.eq(before) for before, after in zip(stages, stages[1:], strict=False)),
             ]
-        for one in lane:
-            m.d.comb += [one.read_row.eq(read_row), one.advance.eq(advance),
-                         one.largest.eq(stages[0].largest), one.blank.eq(stages[0].blank)]
+        m.d.comb += [rows.addr.eq(read_row), rows.en.eq(advance)]
+        for i, one in enumerate(lane):
+            m.d.comb += [one.stored.eq(rows.data.word_select(i, Kept.size)), one.advance.eq(advance),
+                         one.largest.eq(stages[1].largest), one.blank.eq(stages[1].blank)]
 
-        out = stages[2]
+        out = stages[-1]
         written = advance & out.present & out.ended
         m.d.comb += [
             self.tile.valid.eq(out.present & ~out.dropped),
@@ -311,4 +315,4 @@ class Quantizer(wiring.Component):
             self.tile.exponent.eq(Mux(out.largest == 0, 0, out.largest - _BIAS)),
             self.finished.eq(written & out.last),
         ]
-        return written, stages[0].present | stages[1].present | stages[2].present
+        return written, Cat(stage.present for stage in stages).any()

@@ -1,9 +1,10 @@
 """Decoder, the four in-order queues, and the tokens that order them."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, C, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from .fetch import Fetched
 from .interfaces import Unit
@@ -18,11 +19,19 @@ from .isa import (
     Queue,
     violations,
 )
+from .memory_init import BLOCK
 
 __all__ = ["IN_FLIGHT", "Decoder", "InstructionQueue", "Tokens", "Sequencer"]
 
 IN_FLIGHT = 4
 """Instructions of one queue that a unit may hold at a time."""
+
+
+
+def ring_rows(config):
+    """Rows of a queue's ring: for those that wait, those in the unit, and one that is done just now; never full."""
+    return 1 << ceil_log2(config.queue_depth + IN_FLIGHT + 2)
+
 
 _BY_QUEUE = {format.queue: format for format in FORMATS.values()}
 
@@ -53,60 +62,91 @@ class Decoder(wiring.Component):
 
 
 class InstructionQueue(wiring.Component):
-    """In-order queue in front of one unit.
+    """One ring of the instruction memory, in front of one unit.
 
-    The head is given to the unit once ``permit`` says that its tokens are there; its ``post`` mask and
-    index are kept until the unit is done with it.
+    The next instruction is read from the ring into registers, and given to the unit once its tokens are
+    there. Its row in the ring is kept until the unit is done with it.
+
+    ::
+
+        enter -> ring -> instruction -> unit -> done
+             tail    head                  oldest
+
+    An instruction reaches the unit 3 cycles after ``enter`` at the earliest, 3 cycles after the one before,
+    and 2 cycles after its last token.
 
     Members
     -------
-    i : In(stream)
-        Instructions (without opcode) with their index.
-    wait, blocked, issue : Out(4), Out(1), Out(1)
-        Token mask of the head; it waits for tokens; it goes to the unit in this cycle.
-    permit : In(1)
-        All tokens in ``wait`` are there.
+    enter, room : In(1), Out(1)
+        An instruction is written to row ``tail`` of the ring in this cycle; only if there is room. Room is seen in
+        the third cycle after an instruction has left.
+    tail, head, oldest : Out
+        Rows of the ring: the first free one, the next to be read, the oldest that is not done.
+    wanted, granted : Out(1), In(1)
+        Row ``head`` is needed; it is read in this cycle.
+    row : In
+        What was read, in the cycle after ``granted``: an instruction without its opcode.
+    wait, issued, permit : Out(4), Out(1), In(1)
+        Token mask of the next instruction; it takes its tokens; all of them are there.
+    blocked, issue : Out(1)
+        The next instruction waits for tokens; it goes to the unit in this cycle.
     post : Out(4)
-        Of the oldest instruction in the unit.
-    index : Out(INDEX_WIDTH)
-        Of the oldest instruction that is not done.
+        Token mask of the oldest instruction in the unit.
+    keep : In(1)
+        ``oldest`` stays, whatever is done.
     empty : Out(1)
         Nothing waits or is in flight.
     """
 
     def __init__(self, *, config, format):
         self._config, self._format = config, format
-        self.entry = data.StructLayout({"fields": unsigned(format.layout.size - Opcode.as_shape().width),
-                                        "index": unsigned(INDEX_WIDTH)})
+        row = range(ring_rows(config))
         super().__init__({
-            "i": In(stream.Signature(self.entry)), "unit": Out(Unit(format)),
-            "wait": Out(4), "blocked": Out(1), "issue": Out(1), "permit": In(1),
-            "post": Out(4), "index": Out(INDEX_WIDTH), "empty": Out(1),
+            "enter": In(1), "room": Out(1, init=1), "tail": Out(row), "head": Out(row), "oldest": Out(row),
+            "wanted": Out(1), "granted": In(1), "row": In(format.layout.size - Opcode.as_shape().width),
+            "unit": Out(Unit(format)), "wait": Out(4), "issued": Out(1), "permit": In(1),
+            "blocked": Out(1), "issue": Out(1), "post": Out(4), "keep": In(1), "empty": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        kept = data.StructLayout({"post": unsigned(4), "index": unsigned(INDEX_WIDTH)})
-        m.submodules.waiting = waiting = SyncFIFOBuffered(width=self.entry.size, depth=self._config.queue_depth)
-        m.submodules.flying = flying = SyncFIFO(width=kept.size, depth=IN_FLIGHT)
-
-        entry = data.View(self.entry, waiting.r_data)
-        instruction = self.unit.instruction.payload
-        oldest = data.View(kept, flying.r_data)
+        level, flying = Signal(range(self._config.queue_depth + 1)), Signal(range(IN_FLIGHT + 1))
+        latest, place, finished = Signal(range(IN_FLIGHT)), Signal(range(IN_FLIGHT)), Signal()
+        fields = Signal(len(self.row), reset_less=True)
+        more, reading, present, permitted = Signal(), Signal(), Signal(), Signal()
+        instruction, done = self.unit.instruction.payload, self.unit.done
         m.d.comb += [
-            waiting.w_data.eq(self.i.payload), waiting.w_en.eq(self.i.valid), self.i.ready.eq(waiting.w_rdy),
-            instruction.eq(Cat(Const(self._format.opcode, Opcode.as_shape()), entry.fields)),
-            self.wait.eq(Mux(waiting.r_rdy, instruction.wait, 0)),
-            self.blocked.eq(waiting.r_rdy & ~self.permit),
-            self.unit.instruction.valid.eq(waiting.r_rdy & self.permit & flying.w_rdy),
+            instruction.eq(Cat(Const(self._format.opcode, Opcode.as_shape()), fields)),
+            self.wait.eq(instruction.wait),
+            self.wanted.eq(more & ~present & ~reading),  # so that all of the level is in the ring
+            self.blocked.eq(present & ~permitted & ~self.permit),
+            self.unit.instruction.valid.eq(present & (permitted | (self.wait == 0)) & (flying != IN_FLIGHT)),
             self.issue.eq(self.unit.instruction.valid & self.unit.instruction.ready),
-            waiting.r_en.eq(self.issue),
-            flying.w_en.eq(self.issue),
-            flying.w_data.eq(Cat(instruction.post, entry.index)),
-            flying.r_en.eq(self.unit.done),
-            self.post.eq(oldest.post),
-            self.index.eq(Mux(flying.r_rdy, oldest.index, entry.index)),
-            self.empty.eq((waiting.level == 0) & ~flying.r_rdy),
+            self.empty.eq(self.tail == self.oldest),
+        ]
+        m.d.sync += [
+            self.tail.eq(self.tail + self.enter), self.head.eq(self.head + self.granted),
+            more.eq(self.enter | level[1:].any() | (level[0] & ~self.issue & ~self.issued)),
+            finished.eq(done), self.oldest.eq(self.oldest + (finished & ~self.keep)), place.eq(place + done),
+            reading.eq(self.granted), self.issued.eq(self.issue),
+            present.eq(reading | (present & ~self.issue)), permitted.eq(present & self.permit & ~self.issue),
+        ]
+        # A cycle later is in time: the next instruction follows after 3 cycles at the earliest.
+        with m.If(self.issued ^ done):
+            m.d.sync += flying.eq(flying + Mux(done, -1, 1))
+        with m.If(self.enter ^ self.issued):
+            m.d.sync += level.eq(level + Mux(self.enter, 1, -1))
+        depth = self._config.queue_depth
+        m.d.sync += self.room.eq((level != depth) & ~(self.enter & (level == depth - 1)))
+        with m.If(reading):
+            m.d.sync += fields.eq(self.row)
+
+        m.submodules.posts = posts = Memory(shape=4, depth=IN_FLIGHT, init=[])
+        write, read = posts.write_port(), posts.read_port(domain="comb")
+        m.d.sync += latest.eq(latest + self.issue)
+        m.d.comb += [
+            write.addr.eq(latest), write.data.eq(instruction.post), write.en.eq(self.issue),
+            read.addr.eq(place), self.post.eq(read.data),
         ]
         return m
 
@@ -123,7 +163,8 @@ class Tokens(wiring.Component):
     permit : Out(1) for each queue
         Every token in ``wait`` is there.
     overflow : Out(1) for each queue
-        It posts a token beyond TOKEN_LIMIT.
+        It posted a token beyond TOKEN_LIMIT in the cycle before, or earlier and none was taken since. Tokens then
+        must not move for more than a few cycles.
     """
 
     def __init__(self):
@@ -132,22 +173,22 @@ class Tokens(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # One bit more than the limit takes: it is set exactly beyond the limit.
+        width = (TOKEN_LIMIT + 1).bit_length()
+        assert (1 << width - 1) - 1 == TOKEN_LIMIT
         missing = {queue: [] for queue in Queue}
         overflow = {queue: [] for queue in Queue}
         for source in Queue:
             for target in Queue:
                 if source == target:
                     continue
-                count = Signal(range(TOKEN_LIMIT + 1), name=f"{source.name}_to_{target.name}".lower())
+                count = Signal(width, name=f"{source.name}_to_{target.name}".lower())
                 posted = self.done[source] & self.post[source][target]
                 taken = self.issue[target] & self.wait[target][source]
-                full = count == TOKEN_LIMIT
-                with m.If(posted & ~taken & ~full):
-                    m.d.sync += count.eq(count + 1)
-                with m.Elif(taken & ~posted):
-                    m.d.sync += count.eq(count - 1)
+                with m.If(posted ^ taken):
+                    m.d.sync += count.eq(count + Mux(posted, 1, -1))
                 missing[target].append(self.wait[target][source] & (count == 0))
-                overflow[source].append(posted & ~taken & full)
+                overflow[source].append(count[-1])
         for queue in Queue:
             m.d.comb += [self.permit[queue].eq(~Cat(missing[queue]).any()),
                          self.overflow[queue].eq(Cat(overflow[queue]).any())]
@@ -159,27 +200,32 @@ class Sequencer(wiring.Component):
 
     ::
 
-        i -> Decoder -> +-> InstructionQueue -> load
-                        +-> InstructionQueue -> matrix       Tokens between all pairs
-                        +-> InstructionQueue -> vector
-                        +-> InstructionQueue -> store
+        i -> Decoder -> memory +-> InstructionQueue -> load
+                               +-> InstructionQueue -> matrix       Tokens between all pairs
+                               +-> InstructionQueue -> vector
+                               +-> InstructionQueue -> store
 
-    Instructions enter their queue in program order; a full queue blocks those behind it. A fault of the
-    sequencer itself (fetch, illegal instruction) is reported once all instructions before it are done,
-    so that it never hides an earlier one.
+    Instructions enter their queue in program order; a full queue blocks those behind it. All queues share
+    a memory, which is read for one of them per cycle.
+
+    A fault of the sequencer itself (fetch, illegal instruction) is reported once all instructions before it
+    are done, so that it never hides an earlier one. The index of the instruction is looked up in the
+    memory, so ``fault`` comes up to 9 cycles after ``stop``.
 
     Members
     -------
     i : In(stream of Fetched)
     load, matrix, vector, store : Out(Unit)
+    expired : In(1)
+        The watchdog stops the program: a fault of the oldest instruction that is not done, over all queues.
+    stop : Out(1)
+        There is a fault: no unit may touch memory any more.
     fault, fault_unit, fault_index : Out
         First fault, until reset.
-    next_index : Out(INDEX_WIDTH)
-        Index of the oldest instruction that is not done, over all queues; for the watchdog.
     empty : Out(1)
         Every accepted instruction is done.
-    issued, blocked : Out(1)
-        An instruction goes to a unit; one waits for room in its queue.
+    blocked : Out(1)
+        An instruction waits for room in its queue.
     waiting : Out(4)
         Heads of queues that wait for a token.
     """
@@ -189,73 +235,105 @@ class Sequencer(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(Fetched)),
             **{queue.name.lower(): Out(Unit(_BY_QUEUE[queue])) for queue in Queue},
+            "expired": In(1), "stop": Out(1),
             "fault": Out(Fault), "fault_unit": Out(FaultUnit), "fault_index": Out(INDEX_WIDTH),
-            "next_index": Out(INDEX_WIDTH),
-            "empty": Out(1), "issued": Out(1), "blocked": Out(1), "waiting": Out(4),
+            "empty": Out(1), "blocked": Out(1), "waiting": Out(4),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.decoder = decoder = Decoder(config=self._config)
         m.submodules.tokens = tokens = Tokens()
-        queues = {queue: InstructionQueue(config=self._config, format=_BY_QUEUE[queue]) for queue in Queue}
-        for queue, component in queues.items():
+        overflow = Signal(len(Queue))
+        m.d.comb += overflow.eq(Cat(tokens.overflow))
+        queues = [InstructionQueue(config=self._config, format=_BY_QUEUE[queue]) for queue in Queue]
+        for queue, component in zip(Queue, queues, strict=True):
             m.submodules[f"{queue.name.lower()}_queue"] = component
             unit = getattr(self, queue.name.lower())
             wiring.connect(m, component.unit, wiring.flipped(unit))
             m.d.comb += [
                 tokens.done[queue].eq(unit.done), tokens.post[queue].eq(component.post),
-                tokens.issue[queue].eq(component.issue), tokens.wait[queue].eq(component.wait),
+                tokens.issue[queue].eq(component.issued), tokens.wait[queue].eq(component.wait),
                 component.permit.eq(tokens.permit[queue]),
+                component.keep.eq(self.stop | overflow[queue]),
             ]
 
-        # One register between fetch and the queues keeps the decoder off the path to their memories.
-        held, queue_of, legal = Signal(Fetched), Signal(Queue), Signal()
-        valid = Signal()
+        # One register between fetch and the queues keeps the decoder off the path to their memory.
+        held, queue_of, sound = Signal(Fetched), Signal(Queue), Signal()
+        valid, accepted = Signal(), Signal()
         index = Signal(INDEX_WIDTH)
-        sound = legal & (held.fault == Fault.NONE)
-        accepted = Signal()
         m.d.comb += [
             decoder.bits.eq(self.i.p.bits),
-            accepted.eq(valid & sound & Array(c.i.ready for c in queues.values())[queue_of]),
+            accepted.eq(valid & sound & Array(queue.room for queue in queues)[queue_of]),
             self.i.ready.eq(~valid | accepted),
             self.blocked.eq(valid & sound & ~accepted),
-            self.empty.eq(Cat(c.empty for c in queues.values()).all() & ~valid),
-            self.issued.eq(Cat(c.issue for c in queues.values()).any()),
-            self.waiting.eq(Cat(c.blocked for c in queues.values())),
+            self.empty.eq(Cat(queue.empty for queue in queues).all() & ~valid),
+            self.waiting.eq(Cat(queue.blocked for queue in queues)),
         ]
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), held.eq(self.i.p), queue_of.eq(decoder.queue),
-                         legal.eq(decoder.legal)]
-        with m.If(accepted):
-            m.d.sync += index.eq(index + 1)
-        for queue, component in queues.items():
+                         sound.eq(decoder.legal & (self.i.p.fault == Fault.NONE))]
+        m.d.sync += index.eq(index + accepted)
+
+        # Rows of the memory: the queue, its row. A fault that is looked up comes first.
+        bits = 8 * INSTRUCTION_BYTES - Opcode.as_shape().width
+        rows = ring_rows(self._config)
+        m.submodules.memory = memory = Memory(shape=bits + INDEX_WIDTH, depth=len(queues) * rows, init=[], attrs=BLOCK)
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(accepted), write.addr.eq(Cat(Array(queue.tail for queue in queues)[queue_of], queue_of)),
+            write.data.eq(Cat(held.bits[Opcode.as_shape().width:], index)),
+        ]
+        search = Signal(2)
+        m.d.comb += read.addr.eq(Cat(Array(queue.oldest for queue in queues)[search], search))
+        taken = self.stop
+        for number, queue in enumerate(queues):
             m.d.comb += [
-                component.i.valid.eq(valid & sound & (queue_of == queue)),
-                component.i.p.fields.eq(held.bits[Opcode.as_shape().width:]),
-                component.i.p.index.eq(index),
+                queue.enter.eq(accepted & (queue_of == number)), queue.row.eq(read.data),
+                queue.granted.eq(queue.wanted & ~taken),
             ]
-        cause = Mux(held.fault == Fault.NONE, Fault.ILLEGAL_INSTRUCTION, held.fault)
-        self._faults(m, queues, tokens, valid & ~sound, cause, index)
+            with m.If(queue.granted):
+                m.d.comb += read.addr.eq(Cat(queue.head, C(number, 2)))
+            taken |= queue.wanted
+        own = Mux(held.fault == Fault.NONE, Fault.ILLEGAL_INSTRUCTION, held.fault)
+        code = self._stop(m, queues, overflow, valid & ~sound, own)
+        self._locate(m, queues, code, index, search, read.data[bits:])
         return m
 
-    def _faults(self, m, queues, tokens, unsound, cause, index):
-        """Latch the first fault; earlier queues win a tie."""
-        def latch(fault, unit, at):
-            m.d.sync += [self.fault.eq(fault), self.fault_unit.eq(unit), self.fault_index.eq(at)]
+    def _stop(self, m, queues, overflow, unsound, own):
+        """Stop at the first fault; earlier queues win a tie. Returns its code."""
+        code = Signal(Fault)
 
-        drained = Cat(component.empty for component in queues.values()).all()
-        with m.If(self.fault == Fault.NONE):
-            with m.If(unsound & drained):
-                latch(cause, FaultUnit.SEQUENCER, index)
-            for queue in reversed(Queue):
-                component = queues[queue]
-                with m.If(tokens.overflow[queue]):
-                    latch(Fault.TOKENS, queue.value, component.index)
-                with m.If(component.unit.fault != Fault.NONE):
-                    latch(component.unit.fault, queue.value, component.index)
-        oldest = index
-        for component in queues.values():
-            candidate = Mux(component.empty, index, component.index)
-            oldest = Mux(candidate < oldest, candidate, oldest)
-        m.d.comb += self.next_index.eq(oldest)
+        def latch(fault, unit):
+            m.d.sync += [self.stop.eq(1), code.eq(fault), self.fault_unit.eq(unit)]
+
+        with m.If(~self.stop):
+            with m.If(unsound & Cat(queue.empty for queue in queues).all()):
+                latch(own, FaultUnit.SEQUENCER)
+            with m.If(self.expired):
+                latch(Fault.WATCHDOG, FaultUnit.SEQUENCER)
+            for number, queue in reversed(list(enumerate(queues))):
+                with m.If(overflow[number]):
+                    latch(Fault.TOKENS, number)
+                with m.If(queue.unit.fault != Fault.NONE):
+                    latch(queue.unit.fault, number)
+        return code
+
+    def _locate(self, m, queues, code, index, search, found):
+        """Look up the oldest instruction of one queue after the other, and report the fault."""
+        step, earliest = Signal(3), Signal(INDEX_WIDTH)
+        concerned = [Signal(name=f"concerned{i}") for i in range(2)]
+        m.d.comb += search.eq(step)
+        m.d.sync += [
+            concerned[0].eq(self.stop & ~Array(queue.empty for queue in queues)[search]
+                            & ((code == Fault.WATCHDOG) | (self.fault_unit == search))),
+            concerned[1].eq(concerned[0]), earliest.eq(found),
+        ]
+        with m.If(~self.stop):
+            m.d.sync += self.fault_index.eq(index)
+        with m.Elif(step != 7):
+            m.d.sync += step.eq(step + 1)
+        with m.Else():
+            m.d.sync += self.fault.eq(code)
+        with m.If(concerned[1] & (earliest < self.fault_index)):
+            m.d.sync += self.fault_index.eq(earliest)

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from .float32 import delayed
 from .interfaces import EXPONENT, TileRead, TileWrite
 from .memory_init import NO_COLLISION_CHECK
 
@@ -44,7 +45,7 @@ class TileBank(wiring.Component):
     read_tile, read_line, transpose, read_enable : In
         Row ``read_line`` of a tile, or column ``read_line`` if ``transpose``.
     read_data, read_exponent : Out
-        One cycle later; they stay until the next read.
+        Two cycles later. The rotation follows a register, as block memory alone takes most of a cycle.
     write_tile, write_line, write_data, write_exponent, write_enable : In
         One row and the exponent of its tile.
     """
@@ -66,9 +67,7 @@ class TileBank(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         size, tiles = self.config.size, self.config.tile_bank_tiles
-        line = Signal.like(self.read_line)
-        with m.If(self.read_enable):
-            m.d.sync += line.eq(self.read_line)
+        line = delayed(m, self.read_line, 2, "line")[-1]
         skewed = _rotate(m, "skew", self.write_data, -self.write_line, size)
         outputs = []
         for number in range(size):
@@ -82,12 +81,13 @@ class TileBank(wiring.Component):
                 write.addr.eq(Cat(self.write_line, self.write_tile)), write.en.eq(self.write_enable),
                 write.data.eq(skewed[8 * number:8 * number + 8]),
             ]
-            outputs.append(read.data)
+            outputs.append(delayed(m, read.data, 1, f"output{number}")[-1])
         m.submodules.exponents = memory = Memory(
             shape=EXPONENT, depth=tiles, init=[], attrs=NO_COLLISION_CHECK)
         read, write = memory.read_port(), memory.write_port()
         m.d.comb += [
-            read.addr.eq(self.read_tile), read.en.eq(self.read_enable), self.read_exponent.eq(read.data),
+            read.addr.eq(self.read_tile), read.en.eq(self.read_enable),
+            self.read_exponent.eq(delayed(m, read.data, 1, "exponent")[-1]),
             write.addr.eq(self.write_tile), write.en.eq(self.write_enable), write.data.eq(self.write_exponent),
             self.read_data.eq(_rotate(m, "line", Cat(outputs), line, size)),
         ]
@@ -111,7 +111,7 @@ class TileMemory(wiring.Component):
     Members
     -------
     x, w, store : In(TileRead)
-        Read ports, highest priority first; data one cycle after the transfer.
+        Read ports, highest priority first; data two cycles after the transfer.
     quantize, load : In(TileWrite)
         Write ports, highest priority first.
     """
@@ -138,8 +138,7 @@ class TileMemory(wiring.Component):
             self._connect_write(m, bank, writes, number)
             banks.append(bank)
         for name, port in zip(_READS, reads, strict=True):
-            number = Signal(ceil_log2(len(banks)), name=f"{name}_bank")
-            m.d.sync += number.eq(self._bank(port))
+            number = delayed(m, self._bank(port), 2, f"{name}_bank")[-1]
             m.d.comb += [
                 port.data.as_value().eq(Array(bank.read_data for bank in banks)[number]),
                 port.exponent.eq(Array(bank.read_exponent for bank in banks)[number]),

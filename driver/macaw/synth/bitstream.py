@@ -51,7 +51,7 @@ def write_bitstream(name: str, output: Path | None, seed: int,
     design = build(name)
     board = design.board
     part = flow.Part(board.device, board.package, board.speed)
-    netlist = flow.synthesize(design.verilog, "top", progress=progress)
+    netlist = flow.synthesize(design.verilog, "top", part, progress)
     routed = flow.place_and_route(netlist, part, frequency=board.clock / _MHZ, seed=seed,
                                   constraints=design.constraints, progress=progress)
     frequency = min(achieved for achieved, _ in routed.fmax.values())

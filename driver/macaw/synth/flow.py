@@ -19,6 +19,8 @@ from pathlib import Path
 from macaw_sim import tools
 
 from ..errors import MacawError
+from .finish import finish
+from .mapping import multiplications, without_block
 
 __all__ = ["DEVICES", "Part", "Routed", "Synthesized", "SynthesisError", "bits", "pack",
            "place_and_route", "require", "synthesize", "versions"]
@@ -30,6 +32,11 @@ _TOOLS = {
 }
 _DELAYS = "delays.sdf"
 _COMPRESSED = f"{_DELAYS}.gz"     # to less than a tenth
+_MAPS = "add.v", "multiply.v"
+_WIRE = 1100      # ps, in place of 300 in synth_ecp5: levels count more than the size of LUTs
+_LUTS = ["techmap -map +/lattice/latches_map.v", "scratchpad -copy abc9.script.flow2 abc9.script",
+         f"abc9 -W {_WIRE}", "clean"]
+_MULTIPLIERS = {"25k": 28, "45k": 72, "85k": 156}
 _OUT_OF_CONTEXT = ["--out-of-context", "--sdf", _DELAYS]
 _ERROR_LINES = 3
 _TICK = 0.2
@@ -48,6 +55,11 @@ class Part:
     device: str
     package: str
     speed: str
+
+    @property
+    def multipliers(self) -> int:
+        """How many MULT18X18D it has."""
+        return _MULTIPLIERS[self.device]
 
 
 DEVICES = {f"ecp5-{size}": Part(size, "CABGA381", "6") for size in ("25k", "45k", "85k")}
@@ -95,26 +107,47 @@ def require(*names: str) -> None:
                              "(or pip install 'macaw[fpga]')")
 
 
-def synthesize(verilog: str, top: str, *, options: tuple[str, ...] = (),
-               progress: Progress | None = None) -> Synthesized:
-    """Map the module ``top`` to the cells of an ECP5.
-
-    ``options`` are those of Yosys' synth_ecp5; ``-dff`` exhausts the stack of the packaged tool on
-    anything as large as an accelerator. The log is ``yosys.log`` in the folder.
+def synthesize(verilog: str, top: str, part: Part, progress: Progress | None = None) -> Synthesized:
+    """Map the module ``top`` to cells of an ECP5, with no more DSP blocks than ``part`` has (see
+    `mapping`). The log is ``yosys.log`` in the folder.
     """
     require("yosys")
 
-    def make(folder):
+    def elaborate(folder):
         (folder / "design.v").write_text(verilog)
-        script = [f"read_verilog design.v; synth_ecp5 {' '.join(options)} -top {top}",
+        script = ["read_verilog design.v", f"hierarchy -check -top {top}", "proc", "flatten",
+                  "opt_expr", "opt_clean", "wreduce t:$mul",
+                  "tee -q -o multiplications.txt dump t:$mul", "write_rtlil design.il"]
+        _yosys(script, folder, "Synthesis", progress)
+
+    def make(folder):
+        shutil.copyfile(design / "design.il", folder / "design.il")
+        for name in _MAPS:
+            shutil.copyfile(Path(__file__).parent / name, folder / name)
+        (folder / "without_block.txt").write_text("".join(f"{top}/{name}\n" for name in chosen))
+        soft = ["select -read without_block.txt", "techmap -map multiply.v", "select -clear"]
+        script = ["read_rtlil design.il", *(soft if chosen else []),
+                  f"synth_ecp5 -top {top} -run begin:map_gates", "techmap -map add.v t:$alu",
+                  f"synth_ecp5 -top {top} -run map_gates:map_luts", *_LUTS,
+                  f"synth_ecp5 -top {top} -run map_cells:",
                   "tee -q -o statistics.json stat -json", "tee -q -o statistics.txt stat -width",
                   "write_json netlist.json"]
-        arguments = ["-q", "-l", "yosys.log", "-p", "; ".join(script)]
-        _run("yosys", arguments, folder, "Synthesis", progress)
+        _yosys(script, folder, "Synthesis", progress)
+        (folder / "design.il").unlink()
+        finish(folder / "netlist.json")
 
-    folder = _cached("netlist", (verilog, top, options, _version("yosys")), make)
+    version = _version("yosys")
+    design = _cached("design", (verilog, top, version), elaborate)
+    found = multiplications((design / "multiplications.txt").read_text())
+    chosen = without_block(found, part.multipliers)
+    sources = [(Path(__file__).parent / name).read_text() for name in (*_MAPS, "mapping.py", "finish.py")]
+    folder = _cached("netlist", (design.name, top, chosen, sources, _LUTS, version), make)
     statistics = json.loads((folder / "statistics.json").read_text())
     return Synthesized(folder, folder / "netlist.json", statistics)
+
+
+def _yosys(script, folder, title, progress):
+    _run("yosys", ["-q", "-l", "yosys.log", "-p", "; ".join(script)], folder, title, progress)
 
 
 def pack(design: Synthesized, part: Part, progress: Progress | None = None) -> Routed:

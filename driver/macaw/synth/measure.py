@@ -56,7 +56,7 @@ def measure(name: str, device: str, frequency: float, seeds: int,
     if progress:
         progress("Verilog", 0)
     verilog = generate(config)
-    netlist = flow.synthesize(verilog, MODULE, progress=progress)
+    netlist = flow.synthesize(verilog, MODULE, part, progress)
     packed = flow.pack(netlist, part, progress)
     if seeds:
         _check_fit(packed, device)

@@ -75,7 +75,7 @@ class Pipelines(StreamTop):
 class ToUint8(wiring.Component):
     """`float32_to_uint8` as a unit: the byte, and above it whether the value is not finite."""
 
-    latency = 1
+    latency = 2
 
     def __init__(self):
         super().__init__({"a": In(32), "o": Out(32)})
@@ -97,8 +97,8 @@ class Lanes(StreamTop):
 
     CHANGE = 1 << 31
 
-    def __init__(self, copies):
-        self._copies = copies
+    def __init__(self, copies, multipliers):
+        self._copies, self._multipliers = copies, multipliers
         super().__init__(1 + 3 * copies, copies)
 
     def elaborate(self, platform):
@@ -117,11 +117,11 @@ class Lanes(StreamTop):
         with m.If(change):
             m.d.sync += [op.eq(held[:len(op)]), scalars.eq(held[32 + 64 * self._copies:])]
         for index in range(self._copies):
-            m.submodules[f"lane{index}"] = lane = Lane()
+            m.submodules[f"lane{index}"] = lane = Lane(multipliers=self._multipliers)
             m.submodules[f"decoder{index}"] = decoder = LaneDecoder()
             m.d.comb += [
                 decoder.op.eq(op), decoder.scalar.eq(scalars.word_select(index, 32)),
-                lane.control.eq(decoder.control), lane.load_a.eq(go), lane.load_b.eq(go),
+                lane.control.eq(decoder.control),
                 lane.a.eq(held.word_select(1 + index, 32)),
                 lane.b.eq(held.word_select(1 + self._copies + index, 32)),
                 self.o.word_select(index, 32).eq(lane.o),

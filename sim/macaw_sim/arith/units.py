@@ -8,6 +8,7 @@ import numpy as np
 from macaw_hw.float32 import FloatAdd, FloatMul, IntToFloat
 from macaw_hw.isa import VectorOp
 from macaw_hw.mac_array import sum_shape
+from macaw_hw.shifts import shift_multipliers
 
 from . import oracle, tops, values
 from .lane_units import LANE_COPIES, lane_operands
@@ -79,13 +80,16 @@ class Unit:
 def units(config):
     """All units of ``config``: a dict by name."""
     size, width = config.size, sum_shape(config.size).width
+    blocks = shift_multipliers(config)
+    adder = partial(FloatAdd, multipliers=blocks["accumulator"])
+    convert = partial(IntToFloat, width=width, multipliers=blocks["convert"])
     found = [
-        Unit("add", "FloatAdd", partial(tops.Pipelines, FloatAdd, ("a", "b"), _COPIES),
+        Unit("add", "FloatAdd", partial(tops.Pipelines, adder, ("a", "b"), _COPIES),
              partial(_pair_piece, VectorOp.ADD, values.SUM_KINDS)),
         Unit("mul", "FloatMul", partial(tops.Pipelines, FloatMul, ("a", "b"), _COPIES),
              partial(_pair_piece, VectorOp.MUL, values.PRODUCT_KINDS)),
         Unit("convert", f"IntToFloat, every input of {width} + 10 bits",
-             partial(tops.Pipelines, partial(IntToFloat, width=width), ("p", "scale"), _COPIES),
+             partial(tops.Pipelines, convert, ("p", "scale"), _COPIES),
              partial(_convert_piece, width), 1 << width + 10),
         Unit("accumulate", "Accumulator, old + sum * 2^scale", partial(tops.Accumulate, config),
              partial(_accumulate_piece, size)),
@@ -99,7 +103,7 @@ def units(config):
         Unit("to_uint8", "float32_to_uint8, every input",
              partial(tops.Pipelines, tops.ToUint8, ("a",), 2 * _COPIES), _uint8_piece, 1 << 32),
     ]
-    lanes = partial(tops.Lanes, LANE_COPIES)
+    lanes = partial(tops.Lanes, LANE_COPIES, blocks["lane"])
     found += [Unit(f"lane.{op.name}", "Lane and LaneDecoder", lanes, partial(_lane_piece, op))
               for op in VectorOp]
     return {unit.name: unit for unit in found}

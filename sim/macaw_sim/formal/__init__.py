@@ -1,6 +1,21 @@
 """Proofs about the accelerator's units, on the real modules: ``python -m macaw_sim.formal``."""
 
-from . import arbiters, bursts, bytes, fetching, fifos, loads, memories, queues, registers, stores, tokens, top, units  # noqa: F401
+from . import (  # noqa: F401
+    arbiters,
+    bursts,
+    bytes,
+    fetching,
+    fifos,
+    loads,
+    memories,
+    queues,
+    registers,
+    shifting,
+    stores,
+    tokens,
+    top,
+    units,
+)
 from .bench import PROOFS
 
 __all__ = ["PROOFS"]

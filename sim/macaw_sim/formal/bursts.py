@@ -1,6 +1,7 @@
 """Addresses of the DMA engine: loops become runs, runs become bursts inside the window."""
 
 from amaranth.hdl import Cat, Signal, Value
+from amaranth.lib import data
 from amaranth.utils import exact_log2
 from macaw_hw import dma_address
 from macaw_hw.config import Config
@@ -9,13 +10,16 @@ from macaw_hw.isa import LOAD, violations
 from .axi4 import PAGE
 from .bench import proof
 
-__all__ = ["SMALL", "WIDE", "legal", "window", "place", "run_generator", "burst_splitter",
+__all__ = ["SMALL", "WIDE", "INSIDE", "legal", "window", "place", "run_generator", "burst_splitter",
            "burst_splitter_wide", "burst_generator"]
 
 SMALL = Config(size=4, address_width=20)
 """256 beats are 1 KiB."""
 WIDE = Config(size=16, bus_bytes=32, address_width=20)
 """256 beats are 8 KiB, and a beat is an instruction."""
+INSIDE = 3
+"""Instructions that `BurstGenerator` holds at most: one becomes runs, one is a run that is split, one the burst that is
+offered."""
 
 
 def window(bench, unit):
@@ -54,12 +58,16 @@ def run_generator(bench):
     bench.m.d.sync += open_instructions.eq(open_instructions + begun - ended)
     bench.stable("runs", unit.o.valid, unit.o.ready, unit.o.payload)
     bench.stable("setup", unit.setup.valid, unit.setup.ready, unit.setup.payload)
-    bench.check("a run has a first byte not behind the final one", ~unit.o.valid | (run.first <= run.final))
+    bench.check("a run has a first byte not behind the final one, or is outside",
+                ~unit.o.valid | (run.first >> SMALL.address_width != 0) | (run.first <= run.final))
     bench.check("setup passes with the instruction", begun == (unit.setup.valid & unit.setup.ready))
     bench.check("a run belongs to an instruction", ~unit.o.valid | (open_instructions != 0))
-    bench.check("at most 2 instructions inside", open_instructions <= 2)
+    bench.check("at most 1 instruction inside", open_instructions <= 1)
     bench.check("the last run ends a group", ~(unit.o.valid & run.last) | run.group_end)
-    bench.reach("an instruction of several runs", ended & bench.past(unit.o.valid & unit.o.ready & ~run.last))
+    several = Signal()
+    with bench.m.If(unit.o.valid & unit.o.ready):
+        bench.m.d.sync += several.eq(~run.last)
+    bench.reach("an instruction of several runs", ended & several)
 
 
 def _bursts(bench, config, base, limit, runs, bursts):
@@ -71,30 +79,40 @@ def _bursts(bench, config, base, limit, runs, bursts):
     bench.check("the first byte is not behind the last one", ~bursts.valid | burst.fault | (first <= final))
     bench.check("no burst crosses 4 KiB", ~bursts.valid | burst.fault | shape)
 
-    # The run that is being split, and the byte its next burst must begin with.
-    given, busy = Signal.like(runs.payload, reset_less=True), Signal()
-    outside, following = Signal(), Signal(config.address_width)
-    moved = bursts.valid & bursts.ready
-    with m.If(runs.ready):
-        m.d.sync += [given.eq(run), busy.eq(runs.valid), following.eq(run.first),
-                     outside.eq((run.first < base) | (run.final >= limit) | run.final[config.address_width:].any())]
-    with m.Elif(moved):
-        m.d.sync += following.eq(final + 1)
-    bench.check("a run stays until its last burst is accepted",
-                ~busy | (runs.ready == (moved & (outside | (final == given.final)))))
-    bench.check("bursts exactly while there is a run", bursts.valid == busy)
+    # What is left of the run that is being split, and the same when the burst that is offered was made of it.
+    width, piece = config.address_width, min(PAGE, 256 * config.bus_bytes)
+    layout = data.StructLayout({"first": width, "final": width, "outside": 1, "flags": 2, "whole": 1})
+    rest, given = Signal(layout), Signal(layout)
+    left, accepted = ~runs.ready, runs.valid & runs.ready
+    made, ends = left & ~bursts.valid, Signal(width)
+    m.d.comb += ends.eq(rest.first | (piece - 1))
+    whole = rest.outside | (rest.final <= ends)
+    with m.If(accepted):
+        m.d.sync += [
+            rest.first.eq(run.first), rest.final.eq(run.final), rest.flags.eq(Cat(run.group_end, run.last)),
+            rest.outside.eq((run.first < base) | (run.final >= limit)
+                            | Cat(run.first[width:], run.final[width:]).any()),
+        ]
+    with m.If(made):
+        m.d.sync += [given.eq(rest), given.whole.eq(whole), rest.first.eq(ends + 1)]
+    bench.check("a run stays until its last burst is made", ~bench.past(made) | (left == ~bench.past(whole)))
+    bench.check("bursts exactly for what is left", bursts.valid | ~bench.past(made))
+    bench.check("a burst only for a run", ~bursts.valid | bench.past(bursts.valid & ~bursts.ready | made))
     bench.check("a fault exactly for a run that leaves the window or the address space",
-                ~busy | (burst.fault == outside))
-    bench.check("bursts follow each other without a gap", ~busy | outside | (first == following))
-    bench.check("what is left of the run is inside the window", ~busy | outside | (
-        (following >= base) & (following <= given.final) & (given.final < limit)
-        & (given.final >> config.address_width == 0)))
-    bench.check("no burst goes beyond its run", ~busy | outside | (final <= given.final))
-    bench.check("flags come with the burst that ends the run", ~busy | outside | (
-        Cat(burst.group_end, burst.last) == Cat(given.group_end, given.last) & (final == given.final).replicate(2)))
+                ~bursts.valid | (burst.fault == given.outside))
+    good = bursts.valid & ~given.outside
+    bench.check("a burst begins where the one before ended", ~good | (first == given.first))
+    bench.check("the last one ends its run", ~good | ~given.whole | (final == given.final))
+    bench.check("what it leaves begins behind it", ~good | given.whole | (left & (rest.first == final + 1)))
+    bench.check("what is left of the run is inside the window", ~left | rest.outside | (
+        (rest.first >= base) & (rest.first <= rest.final) & (rest.final < limit)))
+    bench.check("flags come with the burst that ends the run", ~good | (
+        Cat(burst.group_end, burst.last) == given.flags & given.whole.replicate(2)))
     bench.reach("a fault", bursts.valid & burst.fault)
-    bench.reach("the second burst of a run", bench.past(bursts.valid & bursts.ready & ~burst.group_end)
-                & bursts.valid & ~burst.fault & burst.group_end)
+    second = Signal()
+    with m.If(bursts.valid & bursts.ready):
+        m.d.sync += second.eq(~given.whole)
+    bench.reach("the second burst of a run", second & bursts.valid & ~burst.fault & burst.group_end)
 
 
 def _splitter(bench, config):
@@ -102,7 +120,8 @@ def _splitter(bench, config):
     bench.add("splitter", unit, "i", "window_base", "window_limit")
     base, limit = window(bench, unit)
     bench.offer(unit.i.valid, unit.i.ready, unit.i.payload)
-    bench.assume(~unit.i.valid | (unit.i.p.first <= unit.i.p.final))
+    run = unit.i.p
+    bench.assume(~unit.i.valid | (run.first >> config.address_width != 0) | (run.first <= run.final))
     _bursts(bench, config, base, limit, unit.i, unit.o)
 
 
@@ -117,12 +136,20 @@ def burst_splitter_wide(bench):
     _splitter(bench, WIDE)
 
 
-@proof("BurstGenerator, both together: no legal instruction makes a burst outside the window or across 4 KiB", depth=12)
+@proof("BurstGenerator, both together: no legal instruction makes a burst outside the window or across 4 KiB", depth=16)
 def burst_generator(bench):
     unit = dma_address.BurstGenerator(config=SMALL)
     base, limit = window(bench, unit)
     legal(bench, unit.instruction)
     inner = bench.add("bursts", unit, "instruction", "window_base", "window_limit")
     runs = inner.submodules.runs.o
-    bench.assume(~runs.valid | (runs.p.first <= runs.p.final))  # proven in `run_generator`
+    # Proven in `run_generator`.
+    bench.assume(~runs.valid | (runs.p.first >> SMALL.address_width != 0) | (runs.p.first <= runs.p.final))
     _bursts(bench, SMALL, base, limit, runs, unit.o)
+    inside = Signal(range(INSIDE + 2))
+    begun = unit.setup.valid & unit.setup.ready
+    bench.m.d.sync += inside.eq(inside + begun - (unit.o.valid & unit.o.ready & unit.o.p.last))
+    bench.check("setup passes with the instruction", begun == (unit.instruction.valid & unit.instruction.ready))
+    bench.check(f"at most {INSIDE} instructions inside", inside <= INSIDE)
+    bench.check("a burst belongs to an instruction", ~unit.o.valid | (inside != 0))
+    bench.reach(f"{INSIDE} instructions inside", inside == INSIDE)

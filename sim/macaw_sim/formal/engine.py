@@ -26,10 +26,12 @@ __all__ = ["Result", "run", "yosys"]
 _TOP = "bench"
 _BASE = 8
 """Cycles that are searched first. Inductions are two cycles shorter."""
+# What is kept for synthesis would keep all that it depends on, too.
 _TO_GRAPH = f"""read_rtlil {_TOP}.il
 hierarchy -check -top {_TOP}
 proc
 flatten
+setattr -unset keep w:*
 opt_clean -purge
 opt
 memory_map

@@ -11,7 +11,7 @@ from macaw_hw.isa import LOAD, Fault
 
 from .axi4 import read_bus
 from .bench import proof
-from .bursts import SMALL, legal, place, window
+from .bursts import INSIDE, SMALL, legal, place, window
 
 __all__ = ["AnyBursts", "dma_unit", "idle_once_done", "local_port", "shallow", "load_bus", "load_bursts",
            "load_drain", "load_progress", "load_done"]
@@ -34,14 +34,14 @@ class AnyBursts(wiring.Component):
         m = Module()
         o, instruction = self.o, self.instruction
         # Instructions whose last burst has not left.
-        inside = Signal(range(4))
+        inside = Signal(range(INSIDE + 1))
         begun = self.setup.valid & self.setup.ready
         m.d.sync += inside.eq(inside + begun - (o.valid & o.ready & o.p.last))
         waits, payload = Signal(), Signal.like(o.payload)
         m.d.sync += [waits.eq(o.valid & ~o.ready), payload.eq(o.payload)]
         free = Signal()
         m.d.comb += [
-            free.eq(self.accept & (inside != 3)),
+            free.eq(self.accept & (inside != INSIDE)),
             self.setup.valid.eq(instruction.valid & free),
             instruction.ready.eq(self.setup.ready & free),
             self.setup.p.format.eq(instruction.p.format), self.setup.p.local.eq(instruction.p.local),

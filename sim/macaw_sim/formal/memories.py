@@ -2,16 +2,20 @@
 
 Fixed priority starves whoever is below for as long as those above ask for the same bank in every cycle.
 What is proven bounds it: a port waits in a cycle only if a port above it transfers to that very bank, so
-it waits for as many cycles as those make transfers, and each of their instructions makes finitely many.
+it waits for as many cycles as those make transfers, and each of their instructions makes finitely many. A port that
+shares wires also waits while the other asks, which is until that transfers.
 """
 
-from amaranth.hdl import Cat, Mux, Signal
+from dataclasses import replace
+
+from amaranth.hdl import Cat, Const, Mux, Signal
 from macaw_hw import tile_memory, vector_memory
 from macaw_hw.config import Config
 
 from .bench import proof
 
-__all__ = ["vector_arbitration", "vector_data", "tile_arbitration", "tile_data"]
+__all__ = ["vector_arbitration", "vector_arbitration_8", "vector_data", "vector_data_8", "tile_arbitration",
+           "tile_data"]
 
 _SMALL = Config(size=4, vector_banks=2, vector_bank_rows=64, tile_banks=2, tile_bank_tiles=8, address_width=20)
 _FOUR_BANKS = Config(size=4, vector_banks=4, vector_bank_rows=64, tile_banks=4, tile_bank_tiles=8, address_width=20)
@@ -19,8 +23,11 @@ _BIT = 5
 """The data bit that is followed; the others are stored in the same way."""
 
 
-def _arbitration(bench, memory, names, address, rows):
-    """What holds between ports of one direction, highest priority first; banks have ``rows`` addresses."""
+def _arbitration(bench, memory, names, address, rows, shared=()):
+    """What holds between ports of one direction, highest priority first; banks have ``rows`` addresses.
+
+    Of a port in ``shared`` and the one that it shares wires with, only the latter is served.
+    """
     ports = [getattr(memory, name) for name in names]
     granted = [port.valid & port.ready for port in ports]
     where = [getattr(port, address) for port in ports]
@@ -28,9 +35,13 @@ def _arbitration(bench, memory, names, address, rows):
     bench.check(f"{names[0]} never waits", ports[0].ready)
     for i, name in enumerate(names):
         above = Cat(granted[j] & (bank[j] == bank[i]) for j in range(i))
+        wires = Const(0)
+        if name in shared:
+            wires = ports[names.index(shared[name])].valid
+            bench.check(f"{name} never goes along with {shared[name]}", ~granted[i] | ~wires)
         if i:
-            bench.check(f"{name} waits only while one above it transfers to the same bank",
-                        ~ports[i].valid | ports[i].ready | above.any())
+            bench.check(f"{name} waits only while one above it transfers to the same bank, or needs its wires",
+                        ~ports[i].valid | ports[i].ready | above.any() | wires)
             bench.reach(f"{name} waits", ports[i].valid & ~ports[i].ready)
         for j in range(i):
             together = granted[i] & granted[j] & (bank[j] == bank[i])
@@ -38,15 +49,26 @@ def _arbitration(bench, memory, names, address, rows):
                 bench.reach("a and b share a read", together)
                 together &= where[j] != where[i]
             bench.check(f"{names[j]} and {name} never share a bank", ~together)
-    bench.reach("as many transfers as banks", sum(granted) >= min(4, len(names)))
+    different = sum(name not in shared for name in names)
+    bench.reach("as many transfers as banks", sum(granted) >= min(4, different))
 
 
 @proof("VectorMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
 def vector_arbitration(bench):
-    memory = vector_memory.VectorMemory(config=_FOUR_BANKS)
+    _vector_arbitration(bench, _FOUR_BANKS)
+
+
+@proof("the same with 8 lanes, where `d` does not share the wires of `load`", reach=2)
+def vector_arbitration_8(bench):
+    _vector_arbitration(bench, replace(_FOUR_BANKS, size=8, bus_bytes=8))
+
+
+def _vector_arbitration(bench, config):
+    memory, shared = vector_memory.VectorMemory(config=config), vector_memory.shared_wires(config)
     bench.add("memory", memory)
     for names in (vector_memory._READS, vector_memory._WRITES):
-        _arbitration(bench, memory, names, "row", _FOUR_BANKS.vector_bank_rows)
+        _arbitration(bench, memory, names, "row", config.vector_bank_rows,
+                     {name: first for name, first in shared.items() if name in names})
 
 
 @proof("TileMemory, 4 banks: one read and one write per bank, fixed priority, no needless wait", reach=2)
@@ -57,18 +79,29 @@ def tile_arbitration(bench):
         _arbitration(bench, memory, names, "tile", _FOUR_BANKS.tile_bank_tiles)
 
 
-def _returned(bench, name, port, read, written, known, value, data):
-    """A read of the followed element, one cycle later; not if it was written in the same cycle."""
-    m = bench.m
-    due, expected = Signal(name=f"{name}_due"), Signal(name=f"{name}_expected")
-    m.d.sync += [due.eq(port.valid & port.ready & read & known & ~written), expected.eq(value)]
+def _returned(bench, name, port, read, written, known, value, data, cycles=1):
+    """A read of the followed element, some cycles later; not if it was written in the same cycle."""
+    due, expected = port.valid & port.ready & read & known & ~written, value
+    for i in range(cycles):
+        due, before = Signal(name=f"{name}_due{i}"), due
+        expected, old = Signal(name=f"{name}_expected{i}"), expected
+        bench.m.d.sync += [due.eq(before), expected.eq(old)]
     bench.check(f"{name} reads what was written last", ~due | (data == expected))
     bench.reach(f"{name} reads a 1", due & data)
 
 
 @proof("VectorMemory, 2 banks: every port reads what any port wrote last", reach=6)
 def vector_data(bench):
-    memory = vector_memory.VectorMemory(config=_SMALL)
+    _vector_data(bench, _SMALL)
+
+
+@proof("the same with 8 lanes, where `d` has wires of its own", reach=6)
+def vector_data_8(bench):
+    _vector_data(bench, replace(_SMALL, size=8, bus_bytes=8))
+
+
+def _vector_data(bench, config):
+    memory = vector_memory.VectorMemory(config=config)
     bench.add("memory", memory)
     row = bench.constant(len(memory.load.row), "row")
     known, value, written = Signal(), Signal(), Signal()
@@ -98,4 +131,4 @@ def tile_data(bench):
         port = getattr(memory, name)
         line, element = Mux(port.transpose, column, row), Mux(port.transpose, row, column)
         _returned(bench, name, port, (port.tile == tile) & (port.line == line), written, known, value,
-                  port.data.as_value().word_select(bench.past(element), 8)[_BIT])
+                  port.data.as_value().word_select(bench.past(bench.past(element)), 8)[_BIT], cycles=2)

@@ -13,31 +13,38 @@ __all__ = ["token_counters", "token_counters_3"]
 def _counters(bench, limit):
     m = bench.m
     tokens = sequencer.Tokens()
-    bench.add("tokens", tokens, "issue")
-    # A queue issues only what is permitted: see `instruction_queue`.
+    bench.add("tokens", tokens, "issue", "done")
+    # A queue issues only what is permitted: see `instruction_queue`. An overflow stops the program, and what is in
+    # the units then is done: by each of them, here, as many instructions as there may be tokens.
+    over, ended = Cat(tokens.overflow).any(), Signal()
+    m.d.sync += ended.eq(ended | over)
     for queue in Queue:
-        m.d.comb += tokens.issue[queue].eq(bench.free(1, f"issue{queue}") & tokens.permit[queue])
+        late = Signal(range(limit + 1), name=f"late{queue}")
+        m.d.comb += [tokens.issue[queue].eq(bench.free(1, f"issue{queue}") & tokens.permit[queue]),
+                     tokens.done[queue].eq(bench.free(1, f"done{queue}") & (late != limit))]
+        m.d.sync += late.eq(late + (tokens.done[queue] & (over | ended)))
     counts = {}
     for source in Queue:
         for target in Queue:
             if source == target:
                 continue
             name = f"{source.name} to {target.name}"
-            count = Signal(range(limit + 1), name=f"count{source}{target}")
+            count = Signal((limit + 1).bit_length(), name=f"count{source}{target}")
             posted = tokens.done[source] & tokens.post[source][target]
             taken = tokens.issue[target] & tokens.wait[target][source]
             full = (count == limit) & posted & ~taken
-            m.d.sync += count.eq(Mux(full, count, count + posted - taken))
+            with m.If(posted ^ taken):
+                m.d.sync += count.eq(count + Mux(posted, 1, -1))
             bench.check(f"{name}: taken only if there", ~taken | (count != 0))
-            bench.check(f"{name}: overflow is reported", ~full | tokens.overflow[source])
+            bench.check(f"{name}: overflow is reported", ~bench.past(full) | tokens.overflow[source])
             counts[source, target] = count, full
     for queue in Queue:
         missing = [tokens.wait[queue][source] & (counts[source, queue][0] == 0) for source in Queue if source != queue]
         bench.check(f"{queue.name} is permitted exactly if all its tokens are there",
                     tokens.permit[queue] == ~Cat(missing).any())
-        bench.check(f"{queue.name} overflows only if a counter does",
-                    ~tokens.overflow[queue] | Cat(full for (source, _), (_, full) in counts.items()
-                                                  if source == queue).any())
+        bench.check(f"{queue.name} overflows exactly while a counter does",
+                    tokens.overflow[queue] == Cat(
+                        count > limit for (source, _), (count, _) in counts.items() if source == queue).any())
         bench.reach(f"{queue.name} takes three tokens", tokens.issue[queue] & Cat(
             tokens.wait[queue][source] for source in Queue if source != queue).all())
 

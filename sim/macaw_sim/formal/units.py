@@ -66,7 +66,7 @@ def _activation(bench):
     return unit
 
 
-@proof("ActivationUnit: reads and writes of rows stay until granted; a fault stays", reach=24)
+@proof("ActivationUnit: reads and writes of rows stay until granted; a fault stays", reach=32)
 def activation_ports(bench):
     unit = _activation(bench)
     bench.stable("a", unit.a.valid, unit.a.ready, unit.a.row)
@@ -74,7 +74,7 @@ def activation_ports(bench):
     bench.stable("d", unit.d.valid, unit.d.ready)
 
 
-@proof("ActivationUnit with room for 4 results: the row of a write stays, too", depth=28, reach=28)
+@proof("ActivationUnit with room for 4 results: the row of a write stays, too", depth=36, reach=32)
 def activation_rows(bench):
     with patch.object(activation, "_RESULTS", 4):
         unit = _activation(bench)

@@ -218,7 +218,7 @@ def done_together(config: Config) -> Case:
 
     `ValueError` if it is not found.
     """
-    lengths = dict.fromkeys(Queue, 400)
+    lengths = dict.fromkeys(Queue, 400) | {Queue.VECTOR: 800}
     device = VerilatorBackend(config, dram_bytes=image_bytes(config), observe=True, **STEADY)
     names = [f"{queue.name.lower()}_done" for queue in Queue]
     try:
@@ -238,12 +238,16 @@ def done_together(config: Config) -> Case:
 
 
 def _lengths(config, lengths):
-    """Instructions of so many beats or rows."""
+    """Instructions of so many beats or rows.
+
+    VECTOR writes tiles, and MATRIX to another bank than LOAD, since units that wait for each other's writes may have no
+    end in common: all are as long as VECTOR, which waits for none.
+    """
     words = config.bus_bytes // 4
     program = (isa.encode(Opcode.LOAD, address=DATA, local=0, run=words * lengths[Queue.LOAD])
-               + isa.encode(Opcode.STORE, address=DATA + DATA_BYTES, local=config.vector_rows // 2,
+               + isa.encode(Opcode.STORE, address=DATA + DATA_BYTES, local=config.vector_rows // 4,
                             run=words * lengths[Queue.STORE])
-               + isa.encode(Opcode.MATRIX, rows=lengths[Queue.MATRIX], k_tiles=1, y=config.vector_rows // 4)
-               + isa.encode(Opcode.VECTOR, op=int(VectorOp.FILL), to_vector=1, d=config.vector_rows - 1,
+               + isa.encode(Opcode.MATRIX, rows=lengths[Queue.MATRIX], k_tiles=1, y=config.vector_rows // 2)
+               + isa.encode(Opcode.VECTOR, op=int(VectorOp.FILL), to_tile=1, tile=config.tiles // 2,
                             inner=lengths[Queue.VECTOR], outer=1))
     return Case(b"", np.zeros(image_bytes(config), np.uint8)).with_program(program)

@@ -11,6 +11,7 @@ from itertools import product
 
 import numpy as np
 from macaw_hw.isa import INDEX_WIDTH, Fault, Queue
+from macaw_hw.registers import COUNTERS
 
 from ..fuzz.case import Mismatch, counters, read, run, settle, start
 from ..fuzz.directed import long_case
@@ -21,6 +22,8 @@ from ..verilator.backend import VerilatorBackend
 __all__ = ["PRESETS", "add_presets", "check_high_bits", "preset"]
 
 _BEFORE, _FETCHING, _QUIET = 3, 40, 500
+_LOW = (len(Queue) * len(COUNTERS)).bit_length()
+"""Bits of the counters that follow their short registers, and which any long program reaches."""
 
 PRESETS = {"quiet": ("macaw.control", "quiet", 32), "index": ("macaw.sequencer", "index", 24),
            "counts": ("macaw.control.counters", "memory", 64)}
@@ -72,8 +75,9 @@ def check_high_bits(device: VerilatorBackend, seed: int) -> None:
     `Mismatch` says what is wrong."""
     generator = Generator(device.config, seed)
     rng = generator.rng
-    for value in (*(1 << bit for bit in range(64)), *map(int, rng.integers(0, 1 << 63, 30, dtype=np.uint64))):
-        _counters(device, generator, value)
+    several = rng.integers(0, 1 << 63 - _LOW, 30, dtype=np.uint64)
+    for value in (*(1 << bit for bit in range(64 - _LOW)), *map(int, several)):
+        _counters(device, generator, value << _LOW)
     for bit in range(12, 32):
         _watchdog(device, generator, 1 << bit)
     for bit in range(8, INDEX_WIDTH):

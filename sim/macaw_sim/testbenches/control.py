@@ -5,6 +5,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 from macaw_hw.config import named_config
+from macaw_hw.control import EVENT_COUNTS
 from macaw_hw.isa import Fault, FaultUnit
 from macaw_hw.registers import CONFIG_REGISTERS, COUNTERS, REGISTER_SPACE, REGISTERS, Access
 
@@ -12,7 +13,11 @@ from . import generator, parameters
 
 __all__ = []
 
-_INPUTS = ("drained", "finished", "fault", "fault_unit", "fault_index", "oldest_index", "progress")
+_INPUTS = ("drained", "finished", "fault", "fault_unit", "fault_index", "progress", "events")
+
+
+def _packed(events):
+    return EVENT_COUNTS.const(events).as_bits()
 
 
 class Bench:
@@ -25,8 +30,6 @@ class Bench:
         dut = self.dut
         for name in _INPUTS:
             getattr(dut, name).value = 0
-        for index in range(len(COUNTERS)):
-            getattr(dut, f"events__{index}").value = 0
         cocotb.start_soon(self._clock())
         self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus_"), dut.clk, dut.rst)
         dut.rst.value = 1
@@ -193,16 +196,18 @@ async def runs_stops_and_reports(dut):
     await bench.write("irq_status", 7)
 
     await bench.write("watchdog", 50)
-    dut.oldest_index.value = 77
     await bench.doorbell()
     dut.progress.value = 1
     await bench.cycles(200)
     assert await bench.read("status") == 1
     dut.progress.value = 0
     await bench.cycles(40)
-    assert dut.irq.value == 0
+    assert (dut.expired.value, dut.irq.value) == (0, 0)
     await bench.cycles(15)
-    assert dut.irq.value == 1
+    assert (dut.expired.value, dut.irq.value) == (1, 0)
+    dut.fault.value, dut.fault_unit.value, dut.fault_index.value = Fault.WATCHDOG, FaultUnit.SEQUENCER, 77
+    await bench.cycles(3)
+    assert (dut.expired.value, dut.irq.value) == (0, 1)
     assert [await bench.read(f"fault_{n}") for n in ("code", "unit", "instruction")] == [
         Fault.WATCHDOG, FaultUnit.SEQUENCER, 77]
 
@@ -219,20 +224,16 @@ async def counts_exactly(dut):
         while not dut.running.value:
             await RisingEdge(dut.clk)
         for _ in range(length):
-            for index in range(len(COUNTERS)):
-                event = int(rng.integers(0, 5))
-                getattr(dut, f"events__{index}").value = event
-                expected[index] += event
+            events = {name: int(rng.integers(0, 5 if name == "instructions" else 2)) for name in COUNTERS}
+            dut.events.value = _packed(events)
+            expected = [count + event for count, event in zip(expected, events.values(), strict=True)]
             await RisingEdge(dut.clk)
-        for index in range(len(COUNTERS)):
-            getattr(dut, f"events__{index}").value = 0
+        dut.events.value = 0
         if length == 20:  # readable while it runs
             values = [await bench.read(name) + (await bench.read(name, 1) << 32) for name in COUNTERS]
             assert values == expected
         await bench.finish()
-        for index in range(len(COUNTERS)):
-            getattr(dut, f"events__{index}").value = 4
+        dut.events.value = _packed(dict.fromkeys(COUNTERS, 1))
         values = [await bench.read(name) + (await bench.read(name, 1) << 32) for name in COUNTERS]
         assert values == expected
-        for index in range(len(COUNTERS)):
-            getattr(dut, f"events__{index}").value = 0
+        dut.events.value = 0

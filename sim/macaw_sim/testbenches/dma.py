@@ -425,11 +425,11 @@ async def keeps_its_speed(dut, unit):
         "float32, one long run, no alignment": ([long_floats | {"address": BASE + 1}], 1, latency),
         "uint8, one long run": ([fields_of(unit, format=DataFormat.UINT8, run=rows * n // 2)], narrow, latency),
         "bfp8, one long run": ([fields_of(unit, format=DataFormat.BFP8, run=tiles)], 1 / wide, latency),
-        "float32, runs of one beat": ([fields_of(unit, run=bus // 4, count0=200, stride0=4 * bus)], 1, 8),
+        "float32, runs of one beat": ([fields_of(unit, run=bus // 4, count0=200, stride0=4 * bus)], 1 / 2, 8),
         "the same, bound by latency": (
             [fields_of(unit, run=bus // 4, count0=100, stride0=4 * bus)], 16 / (latency + own), latency),
         "float32, instructions of 16 beats": (
-            [fields_of(unit, run=4 * bus, local=k) for k in range(20)], 1, latency),
+            [fields_of(unit, run=4 * bus, local=k) for k in range(20)], 16 / 17, latency),
     }
     for what, (program, rate, latency) in programs.items():
         bench.stalls = Stalls(latency=(latency, latency))

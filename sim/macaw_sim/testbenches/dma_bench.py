@@ -66,6 +66,7 @@ class Bench:
         """Clock, reset, and the follower of the clock."""
         dut = self.dut
         self.driven = {}
+        self.tile_answer = {}
         for name in ("load__instruction__valid", "store__instruction__valid", "fetch__arvalid", "halt",
                      "load__instruction__payload", "store__instruction__payload",
                      "fetch__araddr", "fetch__arlen", "fetch__rready",
@@ -198,7 +199,8 @@ class Bench:
         rng, n = self.rng, self.config.size
         junk = int.from_bytes(rng.bytes(4 * n), "little")
         data = {"store_vector__data": junk, "store_tile__data": junk & ((1 << 8 * n) - 1),
-                "store_tile__exponent": junk & 0x1FF}
+                "store_tile__exponent": junk & 0x1FF, **self.tile_answer}
+        self.tile_answer = {}
         for name, fields in (("store_vector", ("row",)), ("store_tile", ("tile", "line", "transpose"))):
             ready = self.driven[f"{name}__ready"]
             if not self.get(f"{name}__valid"):
@@ -210,8 +212,8 @@ class Bench:
                 elif ready:
                     assert place[2] == 0
                     line = self.local.mantissas[place[0], place[1]]
-                    data["store_tile__data"] = int.from_bytes(line.tobytes(), "little")
-                    data["store_tile__exponent"] = int(self.local.exponents[place[0]]) & 0x1FF
+                    self.tile_answer = {"store_tile__data": int.from_bytes(line.tobytes(), "little"),
+                                        "store_tile__exponent": int(self.local.exponents[place[0]]) & 0x1FF}
             self.drive(f"{name}__ready", int(not self.chance(self.stalls.local)))
         for name, value in data.items():
             self.drive(name, value)

@@ -87,13 +87,13 @@ async def multiplies_streams(dut):
             load = loaded < size and (streamed or x is not None) and cycle >= lead
             before = streamed
             if x is not None:
-                expected.append((bench.cycle + size + 1, rows[streamed].astype(int) @ tile.astype(int)))
+                expected.append((bench.cycle + size + 2, rows[streamed].astype(int) @ tile.astype(int)))
                 streamed += 1
             await bench.step(x, x is not None and before == 0, following[loaded] if load else None, loaded)
             loaded += load
             cycle += streamed > 0
         tile = following
-    for _ in range(size + 4):
+    for _ in range(size + 5):
         await bench.step()
     assert [(cycle, list(sums)) for cycle, sums in expected] == bench.sums
 
@@ -108,7 +108,7 @@ async def reaches_both_extremes(dut):
         for row in range(size):
             await bench.step(weights=np.full(size, weight, np.int8), weight_row=row)
         await bench.step(np.full(size, -128, np.int8), first=True)
-        for _ in range(size + 3):
+        for _ in range(size + 5):
             await bench.step()
         assert bench.sums.pop()[1] == [-128 * weight * size] * size
         assert not bench.sums
@@ -133,7 +133,7 @@ async def multiplies_trained_weights(dut):
         products = rows.astype(int) @ tile.astype(int)
         expected += products.tolist()
         total += products * 2.0 ** (int(rows_exponent) + int(tile_exponent))
-    for _ in range(size + 4):
+    for _ in range(size + 5):
         await bench.step()
     assert [sums for _, sums in bench.sums] == expected
     exact = x[:, :k + size] @ w[:k + size]

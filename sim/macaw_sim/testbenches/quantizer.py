@@ -19,7 +19,7 @@ from .local_memory import LocalMemory
 
 __all__ = []
 
-_DELAY = Lane.latency + 1
+_DELAY = Lane.latency + 2
 """From the reservation of a row to the row, as in the activation unit."""
 
 

@@ -6,7 +6,7 @@ the tokens follows what the sequencer does and checks every instruction that it 
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ReadOnly, RisingEdge
+from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 from macaw_hw.isa import TOKEN_LIMIT, Fault, FaultUnit, Opcode, Queue, decode, encode
 from macaw_hw.sequencer import IN_FLIGHT
 
@@ -52,6 +52,7 @@ class Bench:
     async def start(self):
         dut = self.dut
         dut.i__valid.value = 0
+        dut.expired.value = 0
         for unit in _UNITS:
             for name in ("instruction__ready", "done", "fault", "busy", "wait_memory", "wait_other"):
                 getattr(dut, f"{unit}__{name}").value = 0
@@ -190,11 +191,52 @@ async def names_the_instruction_of_a_unit_fault(dut):
             getattr(dut, f"{unit}__done").value = 0
         done = bench.done[queue]
         getattr(dut, f"{_UNITS[queue]}__fault").value = Fault.LOCAL_ADDRESS
-        await RisingEdge(dut.clk)
-        await RisingEdge(dut.clk)
+        await ClockCycles(dut.clk, 2)
+        await ReadOnly()
+        assert (dut.stop.value, dut.fault.value) == (1, Fault.NONE)
+        await ClockCycles(dut.clk, 9)
         await ReadOnly()
         assert (dut.fault.value, dut.fault_unit.value) == (Fault.LOCAL_ADDRESS, queue.value)
         assert dut.fault_index.value in (indices[done], indices[done + 1])
+        await RisingEdge(dut.clk)
+
+
+@cocotb.test()
+async def names_the_oldest_instruction_when_the_watchdog_expires(dut):
+    """The oldest one that is not done, over all queues, or the next one if there is none."""
+    rng = generator(4)
+    done = {}
+
+    async def count():
+        while True:
+            await RisingEdge(dut.clk)
+            for queue in Queue:
+                done[queue] += int(getattr(dut, f"{_UNITS[queue]}__done").value)
+
+    for accepted in range(12):
+        program = [bytes([i[0] & 15, i[1] & 0xF0]) + i[2:] for i in random_program(rng, accepted)]
+        bench = Bench(dut, rng, program)
+        await bench.start()
+        done.update(dict.fromkeys(Queue, 0))
+        counter = cocotb.start_soon(count())
+        tasks = [cocotb.start_soon(bench.unit(queue)) for queue in Queue]
+        await bench.feed()
+        await ClockCycles(dut.clk, int(rng.integers(1, 8)))
+        for task in tasks:
+            task.cancel()
+        for unit in _UNITS:
+            getattr(dut, f"{unit}__instruction__ready").value = 0
+            getattr(dut, f"{unit}__done").value = 0
+        dut.expired.value = 1
+        await ClockCycles(dut.clk, 11)
+        await ReadOnly()
+        counter.cancel()
+        left = []
+        for queue in Queue:
+            indices = [n for n, i in enumerate(program) if i[0] & 15 == queue + 1]
+            left += indices[done[queue]:]
+        assert (dut.fault.value, dut.fault_unit.value) == (Fault.WATCHDOG, FaultUnit.SEQUENCER)
+        assert dut.fault_index.value == min(left, default=len(program))
         await RisingEdge(dut.clk)
 
 
