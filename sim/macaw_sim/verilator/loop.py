@@ -32,6 +32,10 @@ class Code:
             self.lines.append(f"{name} = {expression};")
         return name
 
+    def mask(self, condition):
+        """A temporary of ones where the condition, of one bit, holds."""
+        return self.new(32, f"{{32{{{condition}}}}}")
+
     def define(self, signal, name):
         """From now on, the temporary ``name`` holds the signal."""
         self._local[signal] = name
@@ -69,7 +73,14 @@ class Code:
         left, _, right = logic.text[:-1].partition(" = ")
         left = left.strip()
         if left in self.signals and not partial:
-            self.define(left, self.new(self.signals[left].width, self.translate(right)))
+            width = self.signals[left].width
+            right = self.translate(right)
+            choice = _choice(right) if width <= _WIDEST_CHOICE else None
+            if choice:
+                condition, yes, no = choice
+                mask = self.mask(f"({condition}) != 0")
+                right = f"({yes} & {mask}) | ({no} & ~{mask})"
+            self.define(left, self.new(width, right))
             return
         right = self.translate(right)
         for signal in sorted(logic.writes):
@@ -77,6 +88,22 @@ class Code:
                 self.define(signal, self.new(self.signals[signal].width, "0"))
         self.lines.append("".join(self._local.get(token, token) if token in logic.writes else token
                                   for token in TOKEN.findall(left)) + f" = {right};")
+
+
+def _choice(expression):
+    """Condition and both values of an expression that is one choice between unsigned values, else None.
+
+    Verilator would make branches of several choices with the same condition.
+    """
+    depth, places = 0, []
+    for i, character in enumerate(expression):
+        depth += (character in "([{") - (character in ")]}")
+        if not depth and character in "?:":
+            places.append((character, i))
+    if [character for character, _ in places] != ["?", ":"] or "$signed" in expression:
+        return None
+    (_, question), (_, colon) = places
+    return expression[:question], expression[question + 1:colon], expression[colon + 1:]
 
 
 class _Choices:
@@ -114,7 +141,7 @@ class _Choices:
             raise Unsupported(line)
 
     def _if(self, condition, values):
-        mask = self._mask(f"({self._code.translate(condition)}) != 0")
+        mask = self._code.mask(f"({self._code.translate(condition)}) != 0")
         yes, line = self.block(values), self._next()
         if line == "end":
             no = values
@@ -147,11 +174,8 @@ class _Choices:
             result = dict(values) or items.pop()[1]
         for label, inner in reversed(items):
             matches = [_match(selector, one) for one in label.rstrip(":").split(", ")]
-            result = self._choose(self._mask(" || ".join(matches)), inner, result)
+            result = self._choose(self._code.mask(" || ".join(matches)), inner, result)
         return result
-
-    def _mask(self, condition):
-        return self._code.new(32, f"{{32{{{condition}}}}}")
 
     def _choose(self, mask, yes, no):
         if yes.keys() != no.keys():
