@@ -184,7 +184,7 @@ def verilog(config, output):
               help="Frequency to reach; with it, it is an error when the median of the seeds does not.  [default: aim "
                    "at 100 and report]")
 @click.option("--seeds", type=click.IntRange(0, 100), default=1, show_default=True,
-              help="Placements to make; 0 counts cells and estimates slow paths, in a minute and at any size.")
+              help="Placements to make; 0 counts cells and estimates slow paths, in minutes and at any size.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="JSON file.  [default: build/synth/macaw_CONFIG_DEVICE.json]")
 def synth(**options):

@@ -1,4 +1,4 @@
-"""A delay line that costs a small memory instead of a register per cycle and bit."""
+"""Registers of pipelines, and a delay line that costs a small memory instead of a register per cycle and bit."""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
@@ -8,7 +8,21 @@ from amaranth.utils import ceil_log2
 
 from .memory_init import NO_COLLISION_CHECK
 
-__all__ = ["DelayLine"]
+__all__ = ["register", "delayed", "DelayLine"]
+
+
+def register(shape, name):
+    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
+    return Signal(shape, name=name, reset_less=True)
+
+
+def delayed(m, value, cycles, name):
+    """``value`` now, one cycle later, and so on."""
+    values = [value]
+    for i in range(cycles):
+        values.append(register(value.shape(), f"{name}_{i + 1}"))
+        m.d.sync += values[i + 1].eq(values[i])
+    return values
 
 
 class DelayLine(wiring.Component):

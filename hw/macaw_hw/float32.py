@@ -8,10 +8,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .delay import delayed, register
 from .shifts import BLOCK_WIDTH, leading, product_parts, skip_bits, skip_bytes
 
 __all__ = ["NAN", "INFINITY", "ONE", "NEGATIVE_ZERO", "Float32", "normalised", "is_nan",
-           "register", "delayed", "FloatAdd", "FloatMul", "IntToFloat"]
+           "FloatAdd", "FloatMul", "IntToFloat"]
 
 NAN = 0x7FC00000
 INFINITY = 0x7F800000
@@ -32,20 +33,6 @@ def normalised(bits):
 def is_nan(f, quiet=False):
     """Whether the `Float32` is a NaN; with ``quiet``, one that is not signalling."""
     return f.exponent.all() & (f.mantissa[-1] if quiet else f.mantissa.any())
-
-
-def register(shape, name):
-    """A register of a pipeline that has no handshake: what it holds after a reset does not matter."""
-    return Signal(shape, name=name, reset_less=True)
-
-
-def delayed(m, value, cycles, name):
-    """``value`` now, one cycle later, and so on."""
-    values = [value]
-    for i in range(cycles):
-        values.append(register(value.shape(), f"{name}_{i + 1}"))
-        m.d.sync += values[i + 1].eq(values[i])
-    return values
 
 
 class FloatAdd(wiring.Component):

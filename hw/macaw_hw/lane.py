@@ -4,7 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .float32 import NEGATIVE_ZERO, Float32, FloatAdd, FloatMul, delayed, is_nan, normalised, register
+from .delay import delayed, register
+from .float32 import NEGATIVE_ZERO, Float32, FloatAdd, FloatMul, is_nan, normalised
 from .isa import VectorOp
 
 __all__ = ["LaneControl", "LaneDecoder", "Lane"]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .accumulator import Accumulator, result_layout
-from .float32 import delayed
+from .delay import delayed
 from .interfaces import TileRead
 from .isa import MATRIX
 

@@ -25,15 +25,12 @@ __all__ = ["IN_FLIGHT", "Decoder", "InstructionQueue", "Tokens", "Sequencer"]
 
 IN_FLIGHT = 4
 """Instructions of one queue that a unit may hold at a time."""
-
+_BY_QUEUE = {format.queue: format for format in FORMATS.values()}
 
 
 def ring_rows(config):
     """Rows of a queue's ring: for those that wait, those in the unit, and one that is done just now; never full."""
     return 1 << ceil_log2(config.queue_depth + IN_FLIGHT + 2)
-
-
-_BY_QUEUE = {format.queue: format for format in FORMATS.values()}
 
 
 class Decoder(wiring.Component):

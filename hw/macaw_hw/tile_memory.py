@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .float32 import delayed
+from .delay import delayed
 from .interfaces import EXPONENT, TileRead, TileWrite
 from .memory_init import NO_COLLISION_CHECK
 
